@@ -1,0 +1,16 @@
+//! What answers a guest's access to a range of addresses.
+
+/// Something that a guest reads and writes at offsets: a register block, a
+/// BAR, a configuration window.
+///
+/// Accesses come from any vCPU thread at any time and have whatever size the
+/// guest chose (1 to 8 bytes). An access that means nothing to the device must
+/// change nothing and break nothing; reads then return all ones, as an
+/// unclaimed PCI read does.
+pub trait Access: Send + Sync {
+    /// Fills `data` with what is at `offset` (bytes from the start of the range).
+    fn read(&self, offset: u64, data: &mut [u8]);
+
+    /// Stores `data` at `offset` (bytes from the start of the range).
+    fn write(&self, offset: u64, data: &[u8]);
+}

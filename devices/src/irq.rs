@@ -1,0 +1,82 @@
+//! Interrupts, seen from the device's side: ports that the machine implements.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Where one message-signalled interrupt goes: the address and data a guest
+/// writes in its table (PCI 3.0, 6.8.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Guest-physical address of the write that raises the interrupt.
+    pub address: u64,
+    /// Value of that write.
+    pub data: u32,
+}
+
+/// What one vector does when its event fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Keep quiet; an event stays pending.
+    Masked,
+    /// Deliver this message.
+    To(Message),
+}
+
+/// One vector's new route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Index within the function's own vectors.
+    pub vector: u16,
+    /// What it does from now on.
+    pub route: Route,
+}
+
+/// Message-signalled vectors lent to one PCI function, all masked at first.
+/// Dropping them gives them back.
+pub trait Vectors: Send {
+    /// How many were lent.
+    fn count(&self) -> u16;
+
+    /// Applies all changes, so that a guest that wakes a thousand vectors with
+    /// one write costs one kernel call and not a thousand.
+    ///
+    /// A vector going from masked to a message delivers at once, and exactly
+    /// once, what was signalled while it was masked. When a vector has become
+    /// masked by the return of this call, nothing more is delivered.
+    fn apply(&mut self, changes: &[Change]) -> io::Result<()>;
+
+    /// The eventfd that raises `vector` when it is written; made on first use,
+    /// then kept until [`Vectors::reset`].
+    fn trigger(&mut self, vector: u16) -> io::Result<BorrowedFd<'_>>;
+
+    /// Whether `vector`, being masked, has been signalled: its Pending bit.
+    fn pending(&self, vector: u16) -> bool;
+
+    /// Masks every vector, forgets what was pending, and gives back whatever
+    /// the vectors held: nothing signalled before is delivered after.
+    fn reset(&mut self);
+}
+
+/// A level-triggered interrupt line (PCI INTx) lent to one function.
+/// Dropping it disconnects it and lowers the line.
+pub trait Line: Send {
+    /// Number the guest finds the line under (its global system interrupt).
+    fn number(&self) -> u32;
+
+    /// Connects the line and returns its two ends: the device writes the first
+    /// eventfd to raise it; the second is written when the guest has
+    /// acknowledged, and then the device may raise it again.
+    fn connect(&mut self) -> io::Result<LineEnds<'_>>;
+
+    /// Disconnects and lowers the line.
+    fn disconnect(&mut self);
+}
+
+/// Both ends of a connected [`Line`].
+#[derive(Clone, Copy, Debug)]
+pub struct LineEnds<'a> {
+    /// Written by the device to raise the line.
+    pub trigger: BorrowedFd<'a>,
+    /// Written by the interrupt controller when the guest has acknowledged.
+    pub resample: BorrowedFd<'a>,
+}

@@ -1,0 +1,41 @@
+//! Memory, seen from the device's side: guest RAM that it may reach by DMA, and
+//! host memory that it may show to the guest. The machine implements both.
+
+use std::io;
+use std::ptr::NonNull;
+
+/// One piece of guest RAM: a range of guest-physical addresses and where this
+/// process sees it. The mapping outlives every device.
+#[derive(Clone, Copy, Debug)]
+pub struct RamRange {
+    /// First guest-physical address.
+    pub guest: u64,
+    /// Bytes; a multiple of the page size.
+    pub size: u64,
+    /// Where the first byte is mapped in this process.
+    pub host: NonNull<u8>,
+}
+
+// SAFETY: the pointer is an address to hand to the kernel; this crate never
+// dereferences it.
+#[expect(unsafe_code, reason = "a raw address that is only passed on")]
+unsafe impl Send for RamRange {}
+
+/// Host memory to show in the guest's address space.
+#[derive(Clone, Copy, Debug)]
+pub struct Backing {
+    /// Page-aligned start in this process.
+    pub host: NonNull<u8>,
+    /// Bytes; a multiple of the page size.
+    pub size: u64,
+}
+
+/// Shows host memory (a device's mmapped BAR) in the guest's address space.
+pub trait Windows: Send + Sync {
+    /// Maps `backing` at guest-physical address `guest` (page-aligned) until the
+    /// window is dropped. The backing must stay mapped that long.
+    fn open(&self, guest: u64, backing: Backing) -> io::Result<Box<dyn Window>>;
+}
+
+/// A mapping made by [`Windows::open`]; dropping it takes it out of the guest.
+pub trait Window: Send {}

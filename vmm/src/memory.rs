@@ -1,0 +1,3 @@
+//! Guest memory: where it is, what backs it, how devices reach it.
+
+pub mod layout;

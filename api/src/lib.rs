@@ -2,3 +2,7 @@
 //!
 //! This crate knows JSON, HTTP and nothing else. It never names a PCI slot
 //! type, a file descriptor of a device, or the hypervisor.
+
+pub mod mailbox;
+pub mod request;
+pub mod schema;

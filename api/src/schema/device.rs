@@ -1,0 +1,56 @@
+//! Bodies of `vm.add-device` and `vm.remove-device`, and the answer to the first.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::known::{Table, knows};
+
+/// Body of `vm.add-device`, and an entry of a VM's `devices`: a host PCI
+/// function that the guest gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
+pub struct AddDevice {
+    /// Where sysfs has it, such as `/sys/bus/pci/devices/0000:01:00.0`.
+    pub path: PathBuf,
+    /// Name for later requests; generated (`_vfio0`) when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Guest PCI device number to use; the machine picks one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_device_id: Option<u8>,
+    /// BAR numbers (0 to 5) that are not to be mapped into the guest: each
+    /// access traps.
+    #[serde(default)]
+    pub x_exclude_mmap_bars: Vec<u32>,
+}
+
+pub(super) const ADD_KNOWN: Table =
+    &[("fd", "null"), ("iommu", "false"), ("pci_segment", "0"), ("x_nv_gpudirect_clique", "null")];
+knows!(AddDevice, ADD_KNOWN);
+
+/// Answer to `vm.add-device` on a running VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciDeviceInfo {
+    /// The request's id, or the generated one.
+    pub id: String,
+    /// Where the guest sees it, `0000:00:03.0`.
+    pub bdf: String,
+}
+
+/// Body of `vm.remove-device`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
+pub struct RemoveDevice {
+    /// The device's id.
+    pub id: String,
+    /// Answer only when the guest has let go, or after this many
+    /// milliseconds; absent, as soon as the guest has been asked. (hotbay's)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Take the device even if the guest does not let go. (hotbay's)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+}
+
+knows!(RemoveDevice, &[]);

@@ -1,0 +1,115 @@
+//! Answers of `vmm.ping`, `vm.info` and `vm.counters`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::machine::VmConfig;
+
+/// Answer to `vmm.ping`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmmPing {
+    /// Version with the commit it was built from, if known.
+    pub build_version: String,
+    /// Version of the package.
+    pub version: String,
+    /// Process id of the VMM.
+    pub pid: i64,
+    /// Optional features that were built in.
+    pub features: Vec<String>,
+}
+
+/// What a VM is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmState {
+    /// Configured, not yet booted.
+    Created,
+    /// Its vCPUs run.
+    Running,
+    /// It ran and was shut down; it can be booted again.
+    Shutdown,
+    /// Its vCPUs stand still.
+    Paused,
+}
+
+/// Answer to `vm.info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmInfo {
+    /// The configuration, with what was added since.
+    pub config: VmConfig,
+    /// What it is doing.
+    pub state: VmState,
+    /// Bytes of RAM the guest has now.
+    pub memory_actual_size: u64,
+    /// Its devices by id; absent before boot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device_tree: Option<BTreeMap<String, DeviceNode>>,
+}
+
+/// One device of a running VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Its id, the same as its key.
+    pub id: String,
+    /// What it occupies.
+    pub resources: Vec<Resource>,
+    /// Id of the device it sits behind.
+    pub parent: Option<String>,
+    /// Ids of the devices behind it.
+    pub children: Vec<String>,
+    /// Where the guest sees it, `0000:00:03.0`; absent for non-PCI devices.
+    pub pci_bdf: Option<String>,
+    /// Where it is between arriving and leaving. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub state: Option<DeviceState>,
+    /// Milliseconds since it entered `state`. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since_ms: Option<u64>,
+}
+
+/// Where a device is between arriving and leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceState {
+    /// Being opened and mapped; the guest does not see it yet.
+    Adding,
+    /// The guest has it.
+    Attached,
+    /// The guest has been asked to let go.
+    Removing,
+    /// The guest did not let go in time; it still may.
+    TimedOut,
+    /// The guest let go; the host is closing it.
+    Ejected,
+}
+
+/// Something a device occupies; spelled as Cloud Hypervisor does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// A base address register.
+    PciBar {
+        /// Its number, 0 to 5, or 6 for the expansion ROM.
+        index: u32,
+        /// Guest address it decodes now.
+        base: u64,
+        /// Bytes.
+        size: u64,
+        /// Which address space.
+        type_: PciBarType,
+        /// Reads have no side effects.
+        prefetchable: bool,
+    },
+}
+
+/// The address space of a base address register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PciBarType {
+    /// I/O ports.
+    Io,
+    /// Memory below 4 GiB.
+    Mmio32,
+    /// Memory anywhere.
+    Mmio64,
+}
+
+/// Answer to `vm.counters`: a number by device id and counter name.
+pub type Counters = BTreeMap<String, BTreeMap<String, u64>>;

@@ -1,0 +1,99 @@
+//! Body of `vm.create`: everything about a VM before it runs.
+
+use serde::{Deserialize, Serialize};
+
+use super::console::{ConsoleConfig, ConsoleMode};
+use super::cpus::CpusConfig;
+use super::device::AddDevice;
+use super::known::{Table, knows};
+use super::memory::MemoryConfig;
+use super::payload::PayloadConfig;
+
+/// A virtual machine's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
+pub struct VmConfig {
+    /// What it boots; without a payload it can be created, not booted.
+    #[serde(default)]
+    pub payload: Option<PayloadConfig>,
+    /// Its processors.
+    #[serde(default)]
+    pub cpus: CpusConfig,
+    /// Its memory.
+    #[serde(default)]
+    pub memory: MemoryConfig,
+    /// Its 16550 serial port; `Null` when absent, as in Cloud Hypervisor.
+    #[serde(default = "default_serial")]
+    pub serial: ConsoleConfig,
+    /// Its paravirtual console; `Off` when absent, unlike Cloud Hypervisor's
+    /// `Tty`, because hotbay's guests have none yet.
+    #[serde(default = "default_console")]
+    pub console: ConsoleConfig,
+    /// Host devices it has from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<AddDevice>>,
+}
+
+impl Default for VmConfig {
+    fn default() -> Self {
+        Self {
+            payload: None,
+            cpus: CpusConfig::default(),
+            memory: MemoryConfig::default(),
+            serial: default_serial(),
+            console: default_console(),
+            devices: None,
+        }
+    }
+}
+
+fn default_serial() -> ConsoleConfig {
+    ConsoleConfig::of(ConsoleMode::Null)
+}
+
+fn default_console() -> ConsoleConfig {
+    ConsoleConfig::of(ConsoleMode::Off)
+}
+
+pub(super) const KNOWN: Table = &[
+    ("balloon", "null"),
+    ("debug_console", r#"{"mode":"Off","file":null,"iobase":233}"#),
+    ("disks", "null"),
+    ("fs", "null"),
+    ("gdb", "false"),
+    ("generic_vhost_user", "null"),
+    ("iommu", "false"),
+    ("ivshmem", "null"),
+    ("landlock_enable", "false"),
+    ("landlock_rules", "null"),
+    ("net", "null"),
+    ("numa", "null"),
+    ("pci_segments", "null"),
+    ("platform", PLATFORM),
+    ("pmem", "null"),
+    ("pvmemcontrol", "null"),
+    ("pvpanic", "false"),
+    ("rate_limit_groups", "null"),
+    (
+        "rng",
+        r#"{"src":"/dev/urandom","iommu":false,"id":null,"pci_segment":0,"pci_device_id":null}"#,
+    ),
+    ("rtc", r#"{"iommu":false,"id":null,"pci_segment":0,"pci_device_id":null}"#),
+    ("sgx_epc", "null"),
+    ("tpm", "null"),
+    ("user_devices", "null"),
+    ("vdpa", "null"),
+    ("vsock", "null"),
+    ("watchdog", "false"),
+];
+knows!(VmConfig, KNOWN);
+
+/// Defaults of `platform`: one PCI segment and no identity.
+const PLATFORM: &str = r#"{
+    "num_pci_segments": 1, "iommu_segments": null, "iommu_address_width_bits": 64,
+    "serial_number": null, "uuid": null, "oem_strings": null,
+    "system_serial_number": null, "system_uuid": null, "system_manufacturer": null,
+    "system_product_name": null, "system_version": null, "system_family": null,
+    "system_sku_number": null, "chassis_asset_tag": null,
+    "tdx": false, "sev_snp": false, "iommufd": false, "vfio_p2p_dma": true
+}"#;

@@ -1,0 +1,128 @@
+//! Bodies as Cloud Hypervisor's clients send them, and as nobody should.
+
+use serde_json::{Value, json};
+
+use super::console::{ConsoleConfig, ConsoleMode};
+use super::device::{AddDevice, RemoveDevice};
+use super::known::Table;
+use super::machine::VmConfig;
+use super::{console, cpus, device, machine, memory, payload};
+
+fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
+    serde_json::from_str::<T>(body).err().expect("refused").to_string()
+}
+
+#[test]
+fn ch_remotes_add_device_passes() {
+    let body = r#"{"id":"gpu0","pci_segment":0,"path":"/sys/bus/pci/devices/0000:01:00.0","x_exclude_mmap_bars":[]}"#;
+
+    let device: AddDevice = serde_json::from_str(body).unwrap();
+
+    assert_eq!(device.id.as_deref(), Some("gpu0"));
+    assert_eq!(device.path.to_str(), Some("/sys/bus/pci/devices/0000:01:00.0"));
+}
+
+#[test]
+fn whole_configuration_at_its_defaults_passes() {
+    let mut body = json!({
+        "payload": {"kernel": "/vmlinuz", "cmdline": "console=ttyS0"},
+        "cpus": {"boot_vcpus": 2, "max_vcpus": 4},
+        "memory": {"size": 1 << 30},
+        "serial": {"mode": "File", "file": "/tmp/log"},
+        "console": {"mode": "Off"},
+        "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
+    });
+    let tables: [(&str, Table); 6] = [
+        ("", machine::KNOWN),
+        ("/payload", payload::KNOWN),
+        ("/cpus", cpus::KNOWN),
+        ("/memory", memory::KNOWN),
+        ("/console", console::KNOWN),
+        ("/devices/0", device::ADD_KNOWN),
+    ];
+    for (pointer, table) in tables {
+        let object = body.pointer_mut(pointer).and_then(Value::as_object_mut).unwrap();
+        for (name, default) in table {
+            object.insert((*name).to_owned(), serde_json::from_str(default).unwrap());
+        }
+    }
+
+    let config: VmConfig = serde_json::from_str(&body.to_string()).unwrap();
+
+    assert_eq!(config.cpus.max_vcpus, 4);
+    assert_eq!(config.serial.mode, ConsoleMode::File);
+    assert_eq!(config.devices.map(|devices| devices.len()), Some(1));
+}
+
+#[test]
+fn absent_parts_have_cloud_hypervisors_defaults() {
+    let config: VmConfig = serde_json::from_str(r#"{"payload":{"kernel":"/k"}}"#).unwrap();
+
+    assert_eq!(config.memory.size, 512 << 20);
+    assert_eq!(config.cpus.boot_vcpus, 1);
+    assert_eq!(config.serial, ConsoleConfig::of(ConsoleMode::Null));
+}
+
+#[test]
+fn configuration_survives_the_way_out_and_in() {
+    let body = r#"{"payload":{"kernel":"/k"},"devices":[{"path":"/d","id":"n"}],"serial":{"mode":"Socket","socket":"/s"}}"#;
+    let config: VmConfig = serde_json::from_str(body).unwrap();
+
+    let again: VmConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+
+    assert_eq!(again, config);
+}
+
+#[test]
+fn misspelt_field_is_refused_by_name_line_and_column() {
+    let text = refusal::<VmConfig>("{\"payload\":{\"kernel\":\"/k\"},\n \"memroy\":{}}");
+
+    assert!(text.starts_with("unknown field `memroy`"), "{text}");
+    assert!(text.ends_with("at line 2 column 9"), "{text}");
+}
+
+#[test]
+fn value_of_the_wrong_type_is_refused_with_its_path() {
+    let text = refusal::<VmConfig>(r#"{"memory":{"size":"1G"}}"#);
+
+    assert_eq!(
+        text,
+        r#"memory: size: invalid type: string "1G", expected u64 at line 1 column 22"#
+    );
+}
+
+#[test]
+fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
+    let iommu = refusal::<AddDevice>(r#"{"path":"/d","iommu":true}"#);
+    let disks = refusal::<VmConfig>(r#"{"disks":[{"path":"/d"}]}"#);
+    let uuid = refusal::<VmConfig>(r#"{"platform":{"uuid":"x"}}"#);
+    let amx =
+        refusal::<VmConfig>(r#"{"cpus":{"boot_vcpus":1,"max_vcpus":1,"features":{"amx":true}}}"#);
+
+    assert!(iommu.contains("`iommu`: hotbay does not offer this yet"), "{iommu}");
+    assert!(iommu.contains("at its default false at line 1 column"), "{iommu}");
+    assert!(disks.contains("`disks`: hotbay does not offer this yet; leave it out"), "{disks}");
+    assert!(uuid.contains("`platform.uuid`"), "{uuid}");
+    assert!(amx.contains("`features.amx`"), "{amx}");
+}
+
+#[test]
+fn unknown_field_inside_a_known_one_is_refused() {
+    let text = refusal::<VmConfig>(r#"{"platform":{"num_pci_segment":1}}"#);
+
+    assert!(text.contains("unknown field `platform.num_pci_segment`"), "{text}");
+}
+
+#[test]
+fn array_in_place_of_an_object_is_refused() {
+    let text = refusal::<RemoveDevice>(r#"["gpu0"]"#);
+
+    assert!(text.contains("expected an object"), "{text}");
+}
+
+#[test]
+fn same_field_twice_is_refused() {
+    let text = refusal::<RemoveDevice>(r#"{"id":"a","id":"b"}"#);
+
+    assert!(text.contains("duplicate field `id`"), "{text}");
+}

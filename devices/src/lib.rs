@@ -7,4 +7,5 @@
 pub mod io;
 pub mod irq;
 pub mod memory;
+pub mod platform;
 pub mod space;

@@ -2,4 +2,9 @@
 //! only crate that knows both the API and the device models.
 
 pub mod acpi;
+pub mod arch;
+pub mod boot;
+pub mod events;
+pub mod kvm;
 pub mod memory;
+pub mod vcpu;

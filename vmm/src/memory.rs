@@ -1,3 +1,5 @@
 //! Guest memory: where it is, what backs it, how devices reach it.
 
 pub mod layout;
+pub mod ram;
+pub mod slots;

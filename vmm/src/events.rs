@@ -1,0 +1,72 @@
+//! What the machine's other threads tell the event loop.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// Something that happened in the guest or to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The guest turned itself off.
+    PowerOff,
+    /// The guest asked for a reset, or a processor gave up (triple fault).
+    Reset,
+    /// A vCPU cannot go on.
+    Fault {
+        /// Which one.
+        vcpu: u8,
+        /// What the kernel said.
+        reason: String,
+    },
+}
+
+/// Thread's end: posts events.
+#[derive(Clone, Debug)]
+pub struct Poster {
+    queue: Sender<Event>,
+    bell: Arc<EventFd>,
+}
+
+/// Event loop's end. Readable when an event waits.
+#[derive(Debug)]
+pub struct Inbox {
+    queue: Receiver<Event>,
+    bell: Arc<EventFd>,
+}
+
+/// Makes a connected pair.
+pub fn channel() -> io::Result<(Poster, Inbox)> {
+    let bell = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+    let (sender, receiver) = mpsc::channel();
+    let inbox = Inbox { queue: receiver, bell: Arc::clone(&bell) };
+    Ok((Poster { queue: sender, bell }, inbox))
+}
+
+impl Poster {
+    /// Posts `event`. When nobody listens any more the machine is going away,
+    /// and the event means nothing.
+    pub fn post(&self, event: Event) {
+        if self.queue.send(event).is_ok() {
+            // Fails only when the counter is about to overflow: it rings already.
+            let _ = self.bell.write(1);
+        }
+    }
+}
+
+impl Inbox {
+    /// Silences the bell and returns what has been posted.
+    pub fn drain(&self) -> Vec<Event> {
+        // Fails only when nothing rang.
+        let _ = self.bell.read();
+        self.queue.try_iter().collect()
+    }
+}
+
+impl AsRawFd for Inbox {
+    fn as_raw_fd(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+}

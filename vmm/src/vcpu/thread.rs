@@ -1,0 +1,80 @@
+//! What a vCPU's thread does: waits at the gate, runs the guest, answers exits.
+
+use std::sync::Arc;
+
+use kvm_ioctls::VcpuFd;
+
+use super::Spaces;
+use super::gate::Gate;
+use crate::arch::x86_64::reset::Fresh;
+use crate::events::{Event, Poster};
+use crate::kvm::exit::{self, Exit};
+use crate::kvm::kick::Kick;
+
+/// Everything a vCPU's thread has. The kick outlives the vCPU it belongs to.
+pub(super) struct Body {
+    pub(super) id: u8,
+    pub(super) vcpu: VcpuFd,
+    pub(super) fresh: Arc<Fresh>,
+    pub(super) kick: Arc<Kick>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) spaces: Spaces,
+    pub(super) events: Poster,
+}
+
+impl Body {
+    /// Runs the guest whenever the gate is open, until it ends.
+    pub(super) fn run(mut self) {
+        let mut last = None;
+        while let Some(pass) = self.gate.wait(last) {
+            last = Some(pass);
+            match self.fresh.apply(&self.vcpu, self.id, pass.entry) {
+                Ok(()) => self.run_guest(),
+                Err(error) => self.report(format!("cannot reset it: {error}")),
+            }
+            self.gate.left();
+        }
+    }
+
+    /// Runs the guest until the gate closes or the processor gives up.
+    ///
+    /// Only an interrupted `KVM_RUN` may be the last: it completes the port or
+    /// memory access before it, which would otherwise hit the state after a reset.
+    fn run_guest(&mut self) {
+        loop {
+            match exit::run(&mut self.vcpu) {
+                Exit::Interrupted => {
+                    // First the byte, then the gate: a kick in between stays visible.
+                    self.kick.noticed();
+                    if !self.gate.is_open() {
+                        return;
+                    }
+                }
+                Exit::PortIn(port, mut data) => {
+                    let ports = &self.spaces.ports;
+                    for piece in data.pieces() {
+                        ports.read(port.into(), piece);
+                    }
+                }
+                Exit::PortOut(port, mut data) => {
+                    let ports = &self.spaces.ports;
+                    for piece in data.pieces() {
+                        ports.write(port.into(), piece);
+                    }
+                }
+                Exit::MemoryRead(address, data) => {
+                    self.spaces.memory.read(address, data);
+                }
+                Exit::MemoryWrite(address, data) => {
+                    self.spaces.memory.write(address, data);
+                }
+                Exit::Shutdown => return self.events.post(Event::Reset),
+                Exit::Broken(reason) => return self.report(reason),
+            }
+        }
+    }
+
+    fn report(&self, reason: String) {
+        self.events.post(Event::Fault { vcpu: self.id, reason });
+    }
+}

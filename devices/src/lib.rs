@@ -6,6 +6,7 @@
 
 pub mod io;
 pub mod irq;
+pub mod legacy;
 pub mod memory;
 pub mod platform;
 pub mod space;

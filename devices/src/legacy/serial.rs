@@ -1,0 +1,145 @@
+//! A 16550 serial port in two halves that share one lock.
+//!
+//! ```text
+//! vCPU ── Access ──> Uart (registers, FIFO, Output) ── write, never blocking ──> tty, file, socket, pty
+//! event loop ──────> Console ── reads input, accepts clients, sends what had to wait
+//! ```
+//!
+//! The guest's output goes out on the vCPU's own thread as long as the other
+//! side takes it. What it does not take waits in a bounded backlog, oldest bytes
+//! are dropped first, and [`Console`] sends it later: a slow or stuck peer never
+//! stops a vCPU. Registers are `vm-superio`'s.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vm_superio::Trigger;
+use vm_superio::serial::SerialEvents;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::io::Access;
+
+mod console;
+mod output;
+mod terminal;
+
+pub use console::{Backend, Console};
+use output::Output;
+pub use terminal::restore as restore_terminal;
+
+/// The guest's half: eight registers of one byte. Its lock is never held
+/// across anything that can wait.
+pub struct Uart {
+    device: Mutex<Device>,
+    /// Written whenever the guest has read all input there was.
+    drained: EventFd,
+}
+
+type Device = vm_superio::Serial<Event, Drained, Output>;
+
+/// The guest's interrupt.
+struct Event(EventFd);
+
+impl Trigger for Event {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// The guest's progress, for the console.
+struct Drained(EventFd);
+
+impl SerialEvents for Drained {
+    fn buffer_read(&self) {}
+
+    fn out_byte(&self) {}
+
+    fn tx_lost_byte(&self) {}
+
+    fn in_buffer_empty(&self) {
+        // Fails only when the count is full; the console then wakes up anyway.
+        let _ = self.0.write(1);
+    }
+}
+
+impl Uart {
+    /// A port that is connected to nothing yet. Writing `interrupt` must raise
+    /// the port's line in the guest.
+    pub fn new(interrupt: EventFd) -> io::Result<Self> {
+        let drained = EventFd::new(EFD_NONBLOCK)?;
+        let events = Drained(drained.try_clone()?);
+        let device = Device::with_events(Event(interrupt), events, Output::default());
+        Ok(Self { device: Mutex::new(device), drained })
+    }
+
+    /// Registers as after power-on, input forgotten; what the guest sent before
+    /// still goes out.
+    pub fn reset(&self) -> io::Result<()> {
+        let mut device = self.lock();
+        let interrupt = Event(device.interrupt_evt().0.try_clone()?);
+        let events = Drained(self.drained.try_clone()?);
+        let output = std::mem::take(device.writer_mut());
+        *device = Device::with_events(interrupt, events, output);
+        device.events().in_buffer_empty();
+        Ok(())
+    }
+
+    /// How many bytes of input fit in the FIFO now.
+    fn room(&self) -> usize {
+        self.lock().fifo_capacity()
+    }
+
+    /// Hands input to the guest; at most [`Self::room`] bytes. A guest that has
+    /// the port in loop-back mode receives nothing, as on a real line.
+    fn receive(&self, input: &[u8]) {
+        if let Err(error) = self.lock().enqueue_raw_bytes(input) {
+            log::warn!("serial: input of {} bytes is lost: {error}", input.len());
+        }
+    }
+
+    /// Gives `act` the place where output goes.
+    fn with_output<T>(&self, act: impl FnOnce(&mut Output) -> T) -> T {
+        act(self.lock().writer_mut())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Device> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Readable when the guest has read all input there was.
+impl AsRawFd for Uart {
+    fn as_raw_fd(&self) -> RawFd {
+        self.drained.as_raw_fd()
+    }
+}
+
+/// An access of several bytes is one of each register, as on the ISA bus.
+impl Access for Uart {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        for (at, byte) in registers(offset).zip(data) {
+            *byte = self.lock().read(at);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        for (at, byte) in registers(offset).zip(data) {
+            if let Err(error) = self.lock().write(at, *byte) {
+                log::debug!("serial: register {at}: {error}");
+            }
+        }
+    }
+}
+
+/// The registers from `offset` on.
+fn registers(offset: u64) -> impl Iterator<Item = u8> {
+    const REGISTERS: u8 = 8;
+    u8::try_from(offset).unwrap_or(REGISTERS)..REGISTERS
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Files a scene uses: our binaries, the guests' kernels and images. `scripts/lab paths` exports where they are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A stock guest kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// Linux 6.12 for PCs.
+    Amd64V6_12,
+    /// Linux 6.12 for virtual machines in clouds; has no drivers for Intel's NICs.
+    CloudV6_12,
+    /// Linux 6.1 for PCs.
+    Amd64V6_1,
+    /// Linux 6.1 for virtual machines in clouds.
+    CloudV6_1,
+}
+
+impl Flavour {
+    /// The kernel as distributed, a bzImage.
+    pub fn kernel(self) -> Result<PathBuf> {
+        self.path("KERNEL")
+    }
+
+    /// The ELF kernel inside it, for a PVH boot.
+    pub fn elf(self) -> Result<PathBuf> {
+        self.path("VMLINUX")
+    }
+
+    /// busybox and this kernel's drivers; its init gives a shell on the first serial port.
+    pub fn initramfs(self) -> Result<PathBuf> {
+        self.path("INITRAMFS")
+    }
+
+    fn path(self, kind: &str) -> Result<PathBuf> {
+        let name = match self {
+            Self::Amd64V6_12 => "6_12_AMD64",
+            Self::CloudV6_12 => "6_12_CLOUD_AMD64",
+            Self::Amd64V6_1 => "6_1_AMD64",
+            Self::CloudV6_1 => "6_1_CLOUD_AMD64",
+        };
+        variable(&format!("{kind}_{name}")).map(PathBuf::from)
+    }
+}
+
+/// A binary of ours, built for release.
+pub fn binary(name: &str) -> PathBuf {
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), Into::into);
+    target.join("release").join(name)
+}
+
+/// A script of ours.
+pub fn script(name: &str) -> PathBuf {
+    repository().join("scripts").join(name)
+}
+
+/// What the lab's environment says about `name`.
+pub fn variable(name: &str) -> Result<String> {
+    env::var(name).map_err(|_| Error::Unexpected(format!("the lab did not set {name}")))
+}
+
+fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}

@@ -1,0 +1,184 @@
+//! A guest, through its serial port: what it prints, and commands typed into its shell.
+//!
+//! `scripts/lab.d/guest-init` is the other side: a shell without prompt or echo.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Doing, Error, Result, ensure};
+use crate::evidence;
+use crate::wait::{Look, until};
+
+/// A boot takes about 10 s alone, and five times that on a shared machine.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// One command, including reading a whole disk.
+const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+
+/// What `guest-init` prints when the guest is up.
+const READY: &str = "hotbay-guest: ready";
+
+/// The serial port of a guest.
+#[derive(Debug)]
+pub struct Guest {
+    transcript: Arc<Transcript>,
+    keyboard: UnixStream,
+    /// Where the next search in the transcript begins.
+    read: usize,
+    commands: u32,
+}
+
+#[derive(Debug, Default)]
+struct Transcript {
+    printed: Mutex<Printed>,
+    grew: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Printed {
+    text: String,
+    closed: bool,
+}
+
+/// What a command in the guest printed, and its exit status.
+#[derive(Debug)]
+pub struct Output {
+    /// Both streams, without the kernel's messages.
+    pub text: String,
+    /// Exit status.
+    pub status: u8,
+}
+
+impl Guest {
+    /// Listens to a serial port from now on.
+    pub(crate) fn new(serial: UnixStream) -> Result<Self> {
+        let keyboard = serial.try_clone().doing("share the serial port")?;
+        let transcript = Arc::new(Transcript::default());
+        let writer = Arc::clone(&transcript);
+        thread::Builder::new()
+            .name("serial".into())
+            .spawn(move || writer.record(serial))
+            .doing("start a reader of the serial port")?;
+        Ok(Self { transcript, keyboard, read: 0, commands: 0 })
+    }
+
+    /// Waits until the guest is up: for the first time, or again after a reboot.
+    pub fn ready(&mut self) -> Result {
+        self.expect(READY, BOOT_LIMIT).map(drop)
+    }
+
+    /// Waits until the guest prints `needle`; what it printed before.
+    pub fn expect(&mut self, needle: &str, limit: Duration) -> Result<String> {
+        let begun = Instant::now();
+        let mut printed = self.transcript.lock();
+        loop {
+            let unread = &printed.text[self.read..];
+            if let Some(at) = unread.find(needle) {
+                let before = unread[..at].to_owned();
+                self.read += at + needle.len();
+                return Ok(before);
+            }
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() || printed.closed {
+                let last = unread.lines().last().unwrap_or_default().to_owned();
+                let awaited = format!("{needle:?} on the serial port");
+                return Err(Error::TimedOut { awaited, limit: begun.elapsed(), seen: last });
+            }
+            let grown = self.transcript.grew.wait_timeout(printed, left);
+            printed = grown.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Runs a command and fails unless it succeeds; what it printed.
+    pub fn run(&mut self, command: &str) -> Result<String> {
+        let Output { text, status } = self.try_run(command)?;
+        ensure(status == 0, || format!("in the guest, `{command}` failed with {status}: {text}"))?;
+        Ok(text)
+    }
+
+    /// Runs a command, whatever it returns.
+    pub fn try_run(&mut self, command: &str) -> Result<Output> {
+        self.commands += 1;
+        let (begin, end) =
+            (format!("<begin {}>", self.commands), format!("<end {} ", self.commands));
+        self.type_in(&format!(
+            "echo '{begin}'; {{ {command}\n}} </dev/null 2>&1; echo \"{end}$?>\"\n"
+        ))?;
+        self.expect(&begin, COMMAND_LIMIT)?;
+        let printed = self.expect(&end, COMMAND_LIMIT)?;
+        let status = self.expect(">", COMMAND_LIMIT)?;
+        let status = status.parse().map_err(|_| Error::Unexpected(format!("status {status:?}")))?;
+        Ok(Output { text: without_kernel_messages(&printed), status })
+    }
+
+    /// Types a line of which nothing comes back, such as one that ends the guest.
+    pub fn type_in(&mut self, text: &str) -> Result {
+        self.keyboard.write_all(text.as_bytes()).doing("type into the guest")
+    }
+
+    /// Repeats a command in the guest until it succeeds.
+    pub fn wait_for(&mut self, awaited: &str, command: &str) -> Result<String> {
+        until(&format!("in the guest: {awaited}"), COMMAND_LIMIT, || {
+            let Output { text, status } = self.try_run(command)?;
+            Ok(if status == 0 { Look::Holds(text) } else { Look::NotYet(text) })
+        })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        evidence::keep("the guest's serial port", self.transcript.lock().text.clone());
+    }
+}
+
+impl Transcript {
+    fn record(&self, mut serial: UnixStream) {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = serial.read(&mut piece) {
+            self.lock().text.push_str(&String::from_utf8_lossy(&piece[..count]));
+            self.grew.notify_all();
+        }
+        self.lock().closed = true;
+        self.grew.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Printed> {
+        self.printed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops lines such as `[   12.345678] e1000e: ...`.
+fn without_kernel_messages(printed: &str) -> String {
+    let from_kernel = |line: &&str| {
+        let stamp = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map(|(t, _)| t);
+        stamp.is_some_and(|t| t.trim().parse::<f64>().is_ok())
+    };
+    let lines: Vec<&str> = printed.lines().filter(|line| !from_kernel(line)).collect();
+    lines.join("\n").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_messages_are_no_output() {
+        let printed = "\n[    7.334776] hpet0: 3 comparators\n[a] stays\n3\r\n[   12.5] x\n";
+
+        assert_eq!(without_kernel_messages(printed), "[a] stays\n3");
+    }
+
+    #[test]
+    fn a_command_s_output_ends_at_its_marker() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut guest = Guest::new(ours).unwrap();
+        theirs.write_all(b"noise\n<begin 1>\nhello\n<end 1 7>\n").unwrap();
+
+        let output = guest.try_run("echo hello; exit 7").unwrap();
+
+        assert_eq!((output.text.as_str(), output.status), ("hello", 7));
+    }
+}

@@ -1,0 +1,192 @@
+//! The host a scene runs on: its PCI functions, and what a process there holds.
+
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::artifacts::{script, variable};
+use crate::error::{Doing, Error, Result, ensure};
+use crate::wait::{Look, until};
+
+/// Where sysfs keeps PCI functions.
+const FUNCTIONS: &str = "/sys/bus/pci/devices";
+
+/// A driver's probe under emulation.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The address of a PCI function of the host, as sysfs writes it: `0000:00:04.0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bdf(String);
+
+impl Bdf {
+    /// Its folder in sysfs, which is what `vm.add-device` takes.
+    pub fn path(&self) -> PathBuf {
+        Path::new(FUNCTIONS).join(&self.0)
+    }
+
+    /// A file of its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+impl Display for Bdf {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The emulated host. Only [`crate::in_lab`] hands it out.
+#[derive(Debug)]
+pub struct Host(());
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+
+    /// The function whose address the lab put into the variable `name`.
+    pub fn function(&self, name: &str) -> Result<Bdf> {
+        self.at(&variable(name)?)
+    }
+
+    /// The function at an address of the lab's board, which is the same in every lab.
+    pub fn at(&self, address: &str) -> Result<Bdf> {
+        let bdf = Bdf(address.to_owned());
+        ensure(bdf.path().is_dir(), || format!("the lab has no PCI function {bdf}"))?;
+        Ok(bdf)
+    }
+
+    /// Gives a function to vfio-pci.
+    pub fn bind(&self, bdf: &Bdf) -> Result {
+        run(Command::new(script("bind-vfio")).arg(&bdf.0)).map(drop)
+    }
+
+    /// Takes it back from vfio-pci.
+    pub fn release(&self, bdf: &Bdf) -> Result {
+        run(Command::new(script("bind-vfio")).args(["--release", &bdf.0])).map(drop)
+    }
+
+    /// The driver that holds a function.
+    pub fn driver(&self, bdf: &Bdf) -> Option<String> {
+        let target = fs::read_link(bdf.file("driver")).ok()?;
+        Some(target.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// Makes the first virtual function of an igb: its physical function up, the virtual one
+    /// without a host driver and with a MAC address that survives a reset.
+    pub fn virtual_function(&self, physical: &Bdf) -> Result<Bdf> {
+        let made = physical.file("virtfn0");
+        if !made.exists() {
+            run(Command::new("modprobe").arg("igb"))?;
+            let net = self.interface(physical)?;
+            run(Command::new("ip").args(["link", "set", &net, "up"]))?;
+            put(&physical.file("sriov_drivers_autoprobe"), "0")?;
+            put(&physical.file("sriov_numvfs"), "1")?;
+            run(Command::new("ip").args(["link", "set", &net, "vf", "0", "mac", VF_MAC]))?;
+        }
+        let target =
+            fs::read_link(&made).doing(format!("find the virtual function of {physical}"))?;
+        let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Bdf(name))
+    }
+
+    /// Takes every virtual function away, and the driver that made them.
+    pub fn no_virtual_functions(&self, physical: &Bdf) -> Result {
+        if physical.file("virtfn0").exists() {
+            put(&physical.file("sriov_numvfs"), "0")?;
+            put(&physical.file("driver/unbind"), &physical.0)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a device file away until the answer is dropped.
+    pub fn hide(&self, file: &str) -> Result<Hidden> {
+        let (shown, hidden) = (PathBuf::from(file), PathBuf::from(format!("{file}.hidden")));
+        fs::rename(&shown, &hidden).doing(format!("hide {file}"))?;
+        Ok(Hidden { shown, hidden })
+    }
+
+    /// Open descriptors of a process.
+    pub fn descriptors(&self, pid: u32) -> Result<usize> {
+        let fds =
+            fs::read_dir(format!("/proc/{pid}/fd")).doing(format!("list the fds of {pid}"))?;
+        Ok(fds.count())
+    }
+
+    /// Name and seccomp mode (0 off, 1 strict, 2 filter: proc(5)) of each thread of a process.
+    pub fn threads(&self, pid: u32) -> Result<Vec<(String, u8)>> {
+        let tasks =
+            fs::read_dir(format!("/proc/{pid}/task")).doing(format!("list threads of {pid}"))?;
+        let mut threads = Vec::new();
+        for task in tasks.flatten() {
+            let Ok(status) = fs::read_to_string(task.path().join("status")) else {
+                continue; // it ended meanwhile
+            };
+            let value = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
+            let mode = value("Seccomp:").and_then(|mode| mode.parse().ok()).unwrap_or(0);
+            threads.push((value("Name:").unwrap_or_default().to_owned(), mode));
+        }
+        Ok(threads)
+    }
+
+    /// Exits of a process's vCPUs to userspace, and so far: KVM's tracepoint `kvm_userspace_exit`,
+    /// counted while `scene` runs. All of the host's virtual machines count.
+    pub fn userspace_exits(&self, scene: impl FnOnce() -> Result) -> Result<usize> {
+        let tracing = Path::new("/sys/kernel/tracing");
+        let event = tracing.join("events/kvm/kvm_userspace_exit/enable");
+        put(&tracing.join("trace"), "")?;
+        put(&event, "1")?;
+        let played = scene();
+        put(&event, "0")?;
+        played?;
+        let trace = fs::read_to_string(tracing.join("trace")).doing("read the trace")?;
+        Ok(trace.lines().filter(|line| line.contains("kvm_userspace_exit:")).count())
+    }
+
+    /// The network interface of a function that its host driver holds.
+    fn interface(&self, bdf: &Bdf) -> Result<String> {
+        until(&format!("a network interface of {bdf}"), PROBE_LIMIT, || {
+            let first = fs::read_dir(bdf.file("net")).ok().and_then(|mut nets| nets.next()?.ok());
+            Ok(first.map_or_else(
+                || Look::NotYet(format!("driver {:?}", self.driver(bdf))),
+                |net| Look::Holds(net.file_name().to_string_lossy().into_owned()),
+            ))
+        })
+    }
+}
+
+/// A device file that is away; it comes back when this is dropped.
+#[derive(Debug)]
+pub struct Hidden {
+    shown: PathBuf,
+    hidden: PathBuf,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Err(error) = fs::rename(&self.hidden, &self.shown) {
+            eprintln!("{} stays hidden: {error}", self.shown.display());
+        }
+    }
+}
+
+/// Locally administered, so that it collides with none of QEMU's own.
+const VF_MAC: &str = "02:00:00:00:00:01";
+
+/// Runs a command of the host to its end; what it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().doing(format!("run {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Unexpected(format!("{command:?}: {}: {text}{errors}", output.status)))
+}
+
+fn put(file: &Path, value: &str) -> Result {
+    fs::write(file, value).doing(format!("write {value:?} to {}", file.display()))
+}

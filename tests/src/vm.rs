@@ -1,0 +1,206 @@
+//! A `hotbay` process with its guest: started with options, driven over its API socket, killed when dropped.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::artifacts::{Flavour, binary};
+use crate::error::{Doing, Error, Result};
+use crate::evidence;
+use crate::guest::Guest;
+use crate::host::{Bdf, Host};
+use crate::http::Api;
+use crate::wait::{Look, until};
+
+/// From the start of the process to its sockets; a device given at boot pins cold RAM first.
+const START_LIMIT: Duration = Duration::from_secs(240);
+
+/// From asking the guest to let go of a device, or to end, to its end.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// How a VM is started. The default is the smallest one that takes every kind of function.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Guest kernel, and the initramfs made for it.
+    pub flavour: Flavour,
+    /// Boot the ELF kernel through PVH, instead of the bzImage.
+    pub elf: bool,
+    /// Value of `--cpus`.
+    pub cpus: &'static str,
+    /// Value of `--memory`.
+    pub memory: &'static str,
+    /// More words for the guest's command line.
+    pub words: &'static str,
+    /// Functions the guest has from the start, with their ids.
+    pub devices: Vec<(Bdf, &'static str)>,
+    /// More arguments for `hotbay`.
+    pub arguments: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            flavour: Flavour::Amd64V6_12,
+            elf: false,
+            cpus: "boot=1",
+            memory: "size=512M",
+            words: "",
+            devices: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+/// A running `hotbay`.
+#[derive(Debug)]
+pub struct Vm {
+    /// Its API.
+    pub api: Api,
+    /// Its guest's serial port.
+    pub guest: Guest,
+    process: Process,
+    _dir: TempDir,
+}
+
+impl Options {
+    /// Starts `hotbay` and waits for its sockets; the guest is still booting.
+    pub fn start(self) -> Result<Vm> {
+        let dir = tempfile::Builder::new().prefix("hotbay-").tempdir().doing("make a folder")?;
+        let (socket, serial) = (dir.path().join("api.sock"), dir.path().join("serial.sock"));
+        let mut process = Process::start(self.command(&socket, &serial)?, dir.path().join("log"))?;
+        let serial = process.connect(&serial)?;
+        process.connect(&socket)?;
+        Ok(Vm { api: Api::new(socket), guest: Guest::new(serial)?, process, _dir: dir })
+    }
+
+    /// Starts `hotbay` and waits until its guest is up.
+    pub fn boot(self) -> Result<Vm> {
+        let mut vm = self.start()?;
+        vm.guest.ready()?;
+        Ok(vm)
+    }
+
+    fn command(&self, socket: &Path, serial: &Path) -> Result<Command> {
+        let kernel = if self.elf { self.flavour.elf()? } else { self.flavour.kernel()? };
+        let mut command = Command::new(binary("hotbay"));
+        command.arg("--api-socket").arg(socket);
+        command.arg("--kernel").arg(kernel);
+        command.arg("--initramfs").arg(self.flavour.initramfs()?);
+        command.arg("--cmdline").arg(format!("console=ttyS0 quiet panic=-1 {}", self.words));
+        command.args(["--cpus", self.cpus, "--memory", self.memory, "--console", "off"]);
+        command.arg("--serial").arg(format!("socket={}", serial.display()));
+        for (bdf, id) in &self.devices {
+            command.arg("--device").arg(format!("path={},id={id}", bdf.path().display()));
+        }
+        command.args(&self.arguments);
+        Ok(command)
+    }
+}
+
+impl Vm {
+    /// Process id of the VMM.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Answer to `vm.info`.
+    pub fn info(&self) -> Result<Value> {
+        self.api.get("vm.info")?.ok()
+    }
+
+    /// Plugs a function in; its address in the guest.
+    pub fn add(&self, bdf: &Bdf, id: &str) -> Result<String> {
+        let added = self.api.put_json("vm.add-device", &add_body(bdf, id))?.ok()?;
+        Ok(added["bdf"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Asks the guest to let go of a device, and waits until it is gone and closed.
+    pub fn remove(&self, id: &str) -> Result {
+        self.api.put_json("vm.remove-device", &json!({ "id": id }))?.ok()?;
+        until(&format!("the removal of {id}"), STOP_LIMIT, || {
+            let devices = self.info()?["device_tree"].take();
+            Ok(match devices.get(id) {
+                None => Look::Holds(()),
+                Some(still) => Look::NotYet(still.to_string()),
+            })
+        })
+    }
+
+    /// Waits until the VMM has as many open descriptors as it once had.
+    pub fn descriptors_return_to(&self, host: &Host, before: usize) -> Result {
+        until(&format!("the return to {before} descriptors"), STOP_LIMIT, || {
+            let now = host.descriptors(self.pid())?;
+            Ok(if now == before { Look::Holds(()) } else { Look::NotYet(format!("{now}")) })
+        })
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// What `hotbay` has logged so far.
+    pub fn log(&self) -> Result<String> {
+        self.process.log()
+    }
+}
+
+/// Body of a `vm.add-device`.
+pub fn add_body(bdf: &Bdf, id: &str) -> Value {
+    json!({ "path": bdf.path(), "id": id })
+}
+
+/// A child that does not outlive its scene, and whose log is kept as evidence.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(mut command: Command, log: PathBuf) -> Result<Self> {
+        let file = File::create(&log).doing("make a log file")?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let child = command.spawn().doing(format!("start {command:?}"))?;
+        Ok(Self { child, log })
+    }
+
+    /// Connects to a socket as soon as the process listens on it.
+    fn connect(&mut self, socket: &Path) -> Result<UnixStream> {
+        until(&format!("a connection to {}", socket.display()), START_LIMIT, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                let log = self.log()?;
+                return Err(Error::Unexpected(format!("hotbay ended with {status}: {log}")));
+            }
+            Ok(match UnixStream::connect(socket) {
+                Ok(stream) => Look::Holds(stream),
+                Err(error) => Look::NotYet(error.to_string()),
+            })
+        })
+    }
+
+    fn ended(&mut self) -> Result<ExitStatus> {
+        until("the end of hotbay", STOP_LIMIT, || {
+            let status = self.child.try_wait().doing("wait for hotbay")?;
+            Ok(status.map_or_else(|| Look::NotYet("still running".into()), Look::Holds))
+        })
+    }
+
+    fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).doing("read hotbay's log")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Either fails only if the process has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        evidence::keep("hotbay's log", self.log().unwrap_or_default());
+    }
+}

@@ -1,0 +1,135 @@
+//! House rules no compiler checks. A rule that is not here is only a wish.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Module groups of each crate, lowest first. A module may name groups before its own, never
+/// after: the graph of modules has no cycles. A module that is missing here has no place yet.
+const API: &[&str] =
+    &["schema", "request", "mailbox", "route", "client", "cli", "openapi", "server"];
+const DEVICES: &[&str] =
+    &["io", "irq", "memory", "space", "pci", "vfio", "virtio", "platform", "legacy"];
+const VMM: &[&str] = &[
+    "kvm",
+    "memory",
+    "events",
+    "irq",
+    "arch",
+    "vcpu",
+    "acpi",
+    "boot",
+    "seccomp",
+    "config",
+    "machine",
+    "assemble",
+    "hotplug",
+    "lifecycle",
+    "control",
+    "event_loop",
+    "bin",
+];
+const TESTS: &[&str] =
+    &["error", "wait", "evidence", "artifacts", "host", "http", "guest", "vm", "function", "lab"];
+
+/// The address map: constants only, which every module may name.
+const ADDRESS_MAP: &str = "crate::memory::layout";
+
+/// Cloud Hypervisor's name of a field, which the API must know in order to refuse it.
+const FOREIGN_NAME: &str = "kvm_hyperv";
+
+/// Lines of code: comments, blank lines and a closing `mod tests` do not count.
+const LONGEST_FILE: usize = 400;
+
+#[test]
+fn modules_only_look_down() {
+    let mut wrong = Vec::new();
+    for (krate, order) in [("api", API), ("devices", DEVICES), ("vmm", VMM), ("tests", TESTS)] {
+        for file in sources(krate) {
+            let group = group(&file);
+            if group == "lib" {
+                continue;
+            }
+            let Some(own) = order.iter().position(|module| *module == group) else {
+                wrong.push(format!("{}: {group} has no place in tidy.rs", file.display()));
+                continue;
+            };
+            let text = code(&file).replace(ADDRESS_MAP, "");
+            for above in order[own + 1..].iter().filter(|above| names(&text, above)) {
+                wrong.push(format!("{} names crate::{above}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn devices_and_api_do_not_know_each_other_nor_kvm() {
+    let mut wrong = Vec::new();
+    for (krate, words) in
+        [("devices", ["api::", "vmm::", "kvm"]), ("api", ["devices::", "vmm::", "kvm"])]
+    {
+        for file in sources(krate) {
+            let text = code(&file).to_lowercase().replace(FOREIGN_NAME, "");
+            for word in words.iter().filter(|word| text.contains(*word)) {
+                wrong.push(format!("{} names {word}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_and_stays_short() {
+    let mut wrong = Vec::new();
+    for file in ["api", "devices", "vmm", "tests"].into_iter().flat_map(sources) {
+        if !fs::read_to_string(&file).unwrap().starts_with("//! ") {
+            wrong.push(format!("{} has no module doc on its first line", file.display()));
+        }
+        let lines = code(&file).lines().filter(|line| !line.trim().is_empty()).count();
+        if lines > LONGEST_FILE {
+            wrong.push(format!("{} has {lines} lines of code", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Whether `text` uses module `above`, by a path or in a braced list of the crate's modules.
+fn names(text: &str, above: &str) -> bool {
+    text.match_indices(&format!("crate::{above}")).any(|(at, found)| {
+        !text[at + found.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
+    })
+}
+
+/// Source files of a crate, its tests left out.
+fn sources(krate: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders =
+        vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(krate).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Text of a file without its comments and its tests.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let tested = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let line = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+    tested.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// First path component under `src`: `pci` for both `pci.rs` and `pci/bus.rs`.
+fn group(file: &Path) -> String {
+    let path = file.to_str().unwrap().rsplit("/src/").next().unwrap();
+    path.split(['/', '.']).next().unwrap().to_owned()
+}

@@ -5,4 +5,6 @@
 
 pub mod mailbox;
 pub mod request;
+pub mod route;
 pub mod schema;
+pub mod server;

@@ -1,0 +1,184 @@
+//! Between HTTP and [`Request`], both ways: the only place that knows paths.
+
+use micro_http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::request::{Fault, Request, Status, code};
+use crate::schema::known::NOT_OFFERED;
+
+/// What every path begins with; the rest is the verb.
+pub const PREFIX: &str = "/api/v1/";
+
+/// One verb and how its body is read.
+#[derive(Debug)]
+pub struct Route {
+    /// Last part of the path, such as `vm.boot`.
+    pub verb: &'static str,
+    /// The one method it answers to.
+    pub method: Method,
+    read: Read,
+}
+
+/// What a verb expects as its body.
+#[derive(Debug)]
+enum Read {
+    /// Nothing.
+    Bare(fn() -> Request),
+    /// JSON.
+    Json(fn(&[u8]) -> serde_json::Result<Request>),
+}
+
+/// Every verb hotbay has.
+pub const ROUTES: &[Route] = &[
+    bare(Method::Get, "vmm.ping", || Request::Ping),
+    bare(Method::Put, "vmm.shutdown", || Request::VmmShutdown),
+    json("vm.create", |body| read(body).map(Box::new).map(Request::Create)),
+    bare(Method::Put, "vm.boot", || Request::Boot),
+    bare(Method::Get, "vm.info", || Request::Info),
+    json("vm.add-device", |body| read(body).map(Request::AddDevice)),
+    json("vm.remove-device", |body| read(body).map(Request::RemoveDevice)),
+    bare(Method::Put, "vm.shutdown", || Request::Shutdown),
+    bare(Method::Put, "vm.reboot", || Request::Reboot),
+    bare(Method::Put, "vm.delete", || Request::Delete),
+    bare(Method::Get, "vm.counters", || Request::Counters),
+];
+
+/// Cloud Hypervisor's verbs (v53) that hotbay does not have: answered 501.
+pub const NOT_YET: &[&str] = &[
+    "vm.add-balloon",
+    "vm.add-disk",
+    "vm.add-fs",
+    "vm.add-generic-vhost-user",
+    "vm.add-net",
+    "vm.add-pmem",
+    "vm.add-user-device",
+    "vm.add-vdpa",
+    "vm.add-vsock",
+    "vm.balloon-stats",
+    "vm.coredump",
+    "vm.nmi",
+    "vm.pause",
+    "vm.power-button",
+    "vm.receive-migration",
+    "vm.resize",
+    "vm.resize-disk",
+    "vm.resize-zone",
+    "vm.restore",
+    "vm.resume",
+    "vm.send-migration",
+    "vm.snapshot",
+    "vmm.inject-nmi",
+    "vmm.nmi",
+];
+
+/// Reads one HTTP request.
+///
+/// # Errors
+/// 404, 405, 501 for the path and method; 400 for the body.
+pub fn parse(method: Method, path: &str, body: &[u8]) -> Result<Request, Fault> {
+    let Some(route) = find(path) else { return Err(no_such_path(path)) };
+    if route.method != method {
+        return Err(wrong_method(method.to_str(), route));
+    }
+    match route.read {
+        Read::Bare(request) if body.is_empty() => Ok(request()),
+        Read::Bare(_) => Err(bad_body(route, "it takes none")),
+        Read::Json(_) if body.is_empty() => Err(bad_body(route, "it is empty; JSON is expected")),
+        Read::Json(read) => read(body).map_err(|error| bad_body(route, &error.to_string())),
+    }
+}
+
+/// The method a path answers to, for the `Allow` header of a 405.
+pub fn allowed(path: &str) -> Option<Method> {
+    find(path).map(|route| route.method)
+}
+
+/// A request as it goes over the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wire {
+    /// HTTP method.
+    pub method: Method,
+    /// Path with the prefix.
+    pub path: String,
+    /// JSON body, for the verbs that have one.
+    pub body: Option<String>,
+}
+
+/// Writes what [`parse`] reads.
+///
+/// # Errors
+/// When the body cannot be JSON: a path in it is not UTF-8.
+pub fn write(request: &Request) -> serde_json::Result<Wire> {
+    let (verb, body) = match request {
+        Request::Ping => ("vmm.ping", None),
+        Request::VmmShutdown => ("vmm.shutdown", None),
+        Request::Create(config) => ("vm.create", Some(text(config)?)),
+        Request::Boot => ("vm.boot", None),
+        Request::Info => ("vm.info", None),
+        Request::AddDevice(body) => ("vm.add-device", Some(text(body)?)),
+        Request::RemoveDevice(body) => ("vm.remove-device", Some(text(body)?)),
+        Request::Shutdown => ("vm.shutdown", None),
+        Request::Reboot => ("vm.reboot", None),
+        Request::Delete => ("vm.delete", None),
+        Request::Counters => ("vm.counters", None),
+    };
+    let path = format!("{PREFIX}{verb}");
+    Ok(Wire { method: allowed(&path).unwrap_or(Method::Put), path, body })
+}
+
+const fn bare(method: Method, verb: &'static str, request: fn() -> Request) -> Route {
+    Route { verb, method, read: Read::Bare(request) }
+}
+
+const fn json(verb: &'static str, read: fn(&[u8]) -> serde_json::Result<Request>) -> Route {
+    Route { verb, method: Method::Put, read: Read::Json(read) }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(body)
+}
+
+fn text(body: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(body)
+}
+
+fn find(path: &str) -> Option<&'static Route> {
+    let verb = path.strip_prefix(PREFIX)?;
+    ROUTES.iter().find(|route| route.verb == verb)
+}
+
+fn no_such_path(path: &str) -> Fault {
+    let verb = path.strip_prefix(PREFIX).unwrap_or_default();
+    if NOT_YET.contains(&verb) {
+        let sentence = format_args!("hotbay does not offer {verb} yet");
+        return Fault::plain(Status::NotImplemented, code::API_NOT_IMPLEMENTED, sentence);
+    }
+    Fault::plain(
+        Status::NotFound,
+        code::API_NO_SUCH_PATH,
+        format_args!("there is no {path:?}; paths look like {PREFIX}vm.info"),
+    )
+}
+
+fn wrong_method(method: &str, route: &Route) -> Fault {
+    Fault::plain(
+        Status::MethodNotAllowed,
+        code::API_WRONG_METHOD,
+        format_args!("{} is asked with {}, not {method}", route.verb, route.method.to_str()),
+    )
+}
+
+fn bad_body(route: &Route, why: &str) -> Fault {
+    let code = if why.contains(NOT_OFFERED) { code::API_NOT_OFFERED } else { code::API_BAD_BODY };
+    let mut fault = Fault::plain(
+        Status::BadRequest,
+        code,
+        format_args!("cannot use the body of {}", route.verb),
+    );
+    fault.chain.push(why.to_owned());
+    fault
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Which bytes are which request.
+
+use super::*;
+use crate::schema::device::{AddDevice, RemoveDevice};
+
+fn refused(method: Method, path: &str, body: &str) -> Fault {
+    parse(method, path, body.as_bytes()).unwrap_err()
+}
+
+fn every_request() -> Vec<Request> {
+    let device = AddDevice {
+        path: "/sys/bus/pci/devices/0000:01:00.0".into(),
+        id: Some("nic0".to_owned()),
+        pci_device_id: None,
+        x_exclude_mmap_bars: vec![3],
+    };
+    let removal = RemoveDevice { id: "nic0".to_owned(), wait_ms: Some(5), force: None };
+    vec![
+        Request::Ping,
+        Request::VmmShutdown,
+        Request::Create(Box::default()),
+        Request::Boot,
+        Request::Info,
+        Request::AddDevice(device),
+        Request::RemoveDevice(removal),
+        Request::Shutdown,
+        Request::Reboot,
+        Request::Delete,
+        Request::Counters,
+    ]
+}
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let requests = every_request();
+    assert_eq!(requests.len(), ROUTES.len());
+    for request in requests {
+        let wire = write(&request).unwrap();
+
+        let body = wire.body.unwrap_or_default();
+        assert_eq!(parse(wire.method, &wire.path, body.as_bytes()), Ok(request));
+    }
+}
+
+#[test]
+fn verbs_of_cloud_hypervisor_that_are_missing_say_so() {
+    let fault = refused(Method::Put, "/api/v1/vm.pause", "");
+
+    assert_eq!(fault.status, Status::NotImplemented);
+    assert_eq!(fault.chain, ["hotbay does not offer vm.pause yet"]);
+}
+
+#[test]
+fn no_verb_is_both_offered_and_not() {
+    assert!(ROUTES.iter().all(|route| !NOT_YET.contains(&route.verb)));
+}
+
+#[test]
+fn unknown_paths_are_not_found() {
+    for path in [
+        "",
+        "/",
+        "/api/v1/",
+        "/api/v1/vm.fly",
+        "/api/v2/vm.info",
+        "/vm.info",
+        "/api/v1/vm.info?x=1",
+    ] {
+        assert_eq!(refused(Method::Get, path, "").status, Status::NotFound, "{path}");
+    }
+}
+
+#[test]
+fn wrong_method_names_the_right_one() {
+    let fault = refused(Method::Post, "/api/v1/vm.boot", "");
+
+    assert_eq!(fault.status, Status::MethodNotAllowed);
+    assert_eq!(fault.chain, ["vm.boot is asked with PUT, not POST"]);
+    assert_eq!(allowed("/api/v1/vm.boot"), Some(Method::Put));
+}
+
+#[test]
+fn malformed_json_is_refused_with_line_and_column() {
+    let fault = refused(Method::Put, "/api/v1/vm.add-device", "{\"path\":\n \"/x\"");
+
+    assert_eq!(fault.status, Status::BadRequest);
+    assert_eq!(fault.code, code::API_BAD_BODY);
+    assert_eq!(fault.chain[1], "EOF while parsing an object at line 2 column 5");
+}
+
+#[test]
+fn missing_field_is_named() {
+    let fault = refused(Method::Put, "/api/v1/vm.add-device", "{}");
+
+    assert!(fault.chain[1].contains("missing field `path`"), "{fault}");
+}
+
+#[test]
+fn field_that_is_not_offered_has_its_own_code() {
+    let fault = refused(Method::Put, "/api/v1/vm.add-device", r#"{"path":"/x","iommu":true}"#);
+
+    assert_eq!(fault.code, code::API_NOT_OFFERED);
+}
+
+#[test]
+fn empty_and_superfluous_bodies_are_refused() {
+    let empty = refused(Method::Put, "/api/v1/vm.create", "");
+    let superfluous = refused(Method::Put, "/api/v1/vm.boot", "{}");
+
+    assert_eq!(empty.chain[1], "it is empty; JSON is expected");
+    assert_eq!(superfluous.chain, ["cannot use the body of vm.boot", "it takes none"]);
+}
+
+#[test]
+fn body_that_is_not_utf8_is_refused() {
+    let fault = parse(Method::Put, "/api/v1/vm.remove-device", b"{\"id\":\"\xff\"}").unwrap_err();
+
+    assert_eq!(fault.status, Status::BadRequest);
+}

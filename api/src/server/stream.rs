@@ -1,0 +1,109 @@
+//! The socket of one client, as micro_http reads it.
+//!
+//! This is the crate's only unsafe code: it takes connections without further
+//! system calls, and it takes no file descriptors from clients. micro_http
+//! would collect up to 253 of them for each message; here the kernel closes
+//! them before we see any.
+
+#![expect(unsafe_code, reason = "accept4 and recvmsg with the flags we need have no safe form")]
+
+use std::cell::Cell;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
+
+use libc::iovec;
+use micro_http::ScmSocket;
+
+/// Result of a read or a receive, as micro_http spells it.
+type Received = Result<(usize, usize), micro_http::SysError>;
+
+/// Takes the next waiting client, with a non-blocking socket that is closed on exec.
+pub(super) fn accept(listener: &UnixListener) -> io::Result<Stream> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: null pointers say that we do not want the address.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), address, length, flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else knows it.
+    Ok(Stream::new(unsafe { UnixStream::from_raw_fd(fd) }))
+}
+
+/// A non-blocking socket with two owners on one thread: micro_http's
+/// connection, which reads, and ours, which writes.
+#[derive(Clone, Debug)]
+pub(super) struct Stream(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    socket: UnixStream,
+    received: Cell<usize>,
+}
+
+impl Stream {
+    fn new(socket: UnixStream) -> Self {
+        Self(Rc::new(Inner { socket, received: Cell::new(0) }))
+    }
+
+    /// Bytes received since the start (modulo the word size).
+    pub(super) fn received(&self) -> usize {
+        self.0.received.get()
+    }
+
+    /// Receives and forgets at most `limit` bytes; 0 at the end.
+    pub(super) fn discard(&self, limit: usize) -> io::Result<usize> {
+        let mut scratch = [0; 4096];
+        let length = limit.min(scratch.len());
+        let mut slices = [iovec { iov_base: scratch.as_mut_ptr().cast(), iov_len: length }];
+        // SAFETY: the slice lies within scratch, which outlives the call.
+        let (count, _) = unsafe { self.receive(&mut slices) }.map_err(io::Error::from)?;
+        Ok(count)
+    }
+
+    /// # Safety
+    /// The slices must be valid for writing.
+    unsafe fn receive(&self, slices: &mut [iovec]) -> Received {
+        // SAFETY: the caller's promise; there is no room for descriptors.
+        let received = unsafe { ScmSocket::recv_with_fds(&self.0.socket, slices, &mut []) };
+        if let Ok((count, _)) = received {
+            self.0.received.set(self.received().wrapping_add(count));
+        }
+        received
+    }
+}
+
+impl ScmSocket for Stream {
+    fn socket_fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
+
+    unsafe fn recv_with_fds(&self, slices: &mut [iovec], _fds: &mut [RawFd]) -> Received {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.receive(slices) }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.0.socket).read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.0.socket).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.socket.as_raw_fd()
+    }
+}

@@ -1,7 +1,9 @@
 //! Interrupts, seen from the device's side: ports that the machine implements.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
 
 /// Where one message-signalled interrupt goes: the address and data a guest
 /// writes in its table (PCI 3.0, 6.8.2).
@@ -47,7 +49,7 @@ pub trait Vectors: Send {
 
     /// The eventfd that raises `vector` when it is written; made on first use,
     /// then kept until [`Vectors::reset`].
-    fn trigger(&mut self, vector: u16) -> io::Result<BorrowedFd<'_>>;
+    fn trigger(&mut self, vector: u16) -> io::Result<Arc<EventFd>>;
 
     /// Whether `vector`, being masked, has been signalled: its Pending bit.
     fn pending(&self, vector: u16) -> bool;
@@ -73,10 +75,10 @@ pub trait Line: Send {
 }
 
 /// Both ends of a connected [`Line`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct LineEnds<'a> {
     /// Written by the device to raise the line.
-    pub trigger: BorrowedFd<'a>,
+    pub trigger: &'a EventFd,
     /// Written by the interrupt controller when the guest has acknowledged.
-    pub resample: BorrowedFd<'a>,
+    pub resample: &'a EventFd,
 }

@@ -8,5 +8,7 @@ pub mod io;
 pub mod irq;
 pub mod legacy;
 pub mod memory;
+pub mod pci;
 pub mod platform;
 pub mod space;
+pub mod vfio;

@@ -20,6 +20,9 @@ pub struct RamRange {
 // dereferences it.
 #[expect(unsafe_code, reason = "a raw address that is only passed on")]
 unsafe impl Send for RamRange {}
+// SAFETY: as above; a shared reference gives nothing but a copy of the address.
+#[expect(unsafe_code, reason = "a raw address that is only passed on")]
+unsafe impl Sync for RamRange {}
 
 /// Host memory to show in the guest's address space.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,20 @@
+//! Host PCI functions handed to the guest through VFIO.
+//!
+//! ```text
+//! host      which function a path means, and whether it can be had (preflight)
+//! iommu     container and groups: guest RAM mapped while a group is attached
+//! sys       the kernel's interface: device fd, regions, interrupts (all unsafe)
+//! config    configuration space as the guest sees it (pure)
+//! bars      BARs placed in the guest's address spaces
+//! interrupts  which of INTx, MSI and MSI-X is active, on both sides
+//! function  the parts as one PCI function
+//! ```
+
+pub mod bars;
+pub mod config;
+pub mod counters;
+pub mod function;
+pub mod host;
+pub mod interrupts;
+pub mod iommu;
+pub mod sys;

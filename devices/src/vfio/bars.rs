@@ -1,0 +1,229 @@
+//! BARs of a passed-through function, placed in the guest's address spaces.
+//!
+//! The guest sets memory decoding: every mappable area of every BAR becomes a
+//! window (no exit on access), and the BAR as a whole answers traps for the
+//! rest. It clears it, or the function loses its memory for another reason: the
+//! windows go first, for the kernel takes the pages away.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::io::Access;
+use crate::memory::{Window, Windows};
+use crate::pci::bar::{self, Apertures, Placement};
+use crate::space::{Claim, Space};
+use crate::vfio::config::MsixLayout;
+use crate::vfio::interrupts::Interrupts;
+use crate::vfio::sys::device::Device;
+use crate::vfio::sys::mmap::Mmap;
+
+/// Granularity of windows.
+const PAGE: u64 = 4096;
+
+/// Where a function's BARs can go: the guest's address spaces.
+#[derive(Clone)]
+pub struct GuestSpaces {
+    /// Guest-physical memory.
+    pub memory: Arc<Space>,
+    /// Port I/O.
+    pub io: Arc<Space>,
+    /// Windows on host memory.
+    pub windows: Arc<dyn Windows>,
+    /// What the host bridge forwards.
+    pub apertures: Apertures,
+}
+
+/// One BAR: what answers in it, and the parts that need no answer.
+pub struct Bar {
+    access: Arc<dyn Access>,
+    areas: Vec<Area>,
+}
+
+/// A mapped part of a BAR.
+struct Area {
+    offset: u64,
+    memory: Mmap,
+}
+
+/// All BARs of one function and where they are placed now.
+///
+/// Fields are in teardown order: placements before what backs them.
+pub struct Placements {
+    placed: [Option<Placed>; bar::COUNT],
+    bars: [Option<Bar>; bar::COUNT],
+    spaces: GuestSpaces,
+    device: Arc<Device>,
+}
+
+/// A BAR at an address. Fields are in teardown order.
+struct Placed {
+    at: Placement,
+    _windows: Vec<Box<dyn Window>>,
+    _claim: Claim,
+}
+
+impl Placements {
+    /// Nothing placed yet.
+    pub fn new(bars: [Option<Bar>; bar::COUNT], spaces: GuestSpaces, device: Arc<Device>) -> Self {
+        Self { placed: Default::default(), bars, spaces, device }
+    }
+
+    /// Windows of the host bridge.
+    pub fn apertures(&self) -> &Apertures {
+        &self.spaces.apertures
+    }
+
+    /// Takes away what is not where `wanted` says.
+    pub fn withdraw(&mut self, wanted: &[Option<Placement>; bar::COUNT]) {
+        for (placed, wanted) in self.placed.iter_mut().zip(wanted) {
+            if placed.as_ref().map(|placed| placed.at) != *wanted {
+                *placed = None;
+            }
+        }
+    }
+
+    /// Puts every BAR where `wanted` says. One that collides with something else
+    /// answers nothing until the guest moves it.
+    pub fn place(&mut self, wanted: &[Option<Placement>; bar::COUNT]) {
+        self.withdraw(wanted);
+        for (index, wanted) in wanted.iter().enumerate() {
+            let (Some(at), Some(bar), None) = (wanted, &self.bars[index], &self.placed[index])
+            else {
+                continue;
+            };
+            match self.put(bar, *at) {
+                Ok(placed) => self.placed[index] = Some(placed),
+                Err(error) => log::warn!("BAR {index} at {:#x}: {error}", at.base),
+            }
+        }
+    }
+
+    fn put(&self, bar: &Bar, at: Placement) -> Result<Placed, crate::space::ClaimError> {
+        let (space, areas) = match at.space {
+            bar::Space::Io => (&self.spaces.io, &[][..]),
+            bar::Space::Memory => (&self.spaces.memory, &bar.areas[..]),
+        };
+        let claim = space.claim(at.base, at.size, Arc::clone(&bar.access))?;
+        let windows = areas.iter().filter_map(|area| self.open(at.base, area)).collect();
+        Ok(Placed { at, _windows: windows, _claim: claim })
+    }
+
+    /// Opens one window; without it, accesses trap and still work.
+    fn open(&self, base: u64, area: &Area) -> Option<Box<dyn Window>> {
+        let guest = base + area.offset;
+        if !guest.is_multiple_of(PAGE) {
+            return None;
+        }
+        let window = self.spaces.windows.open(guest, area.memory.backing());
+        self.device.counters().windows.bump();
+        window.inspect_err(|error| log::warn!("no window at {guest:#x}: {error}")).ok()
+    }
+}
+
+impl Bar {
+    /// BAR `index` of `device`, with its mappable areas mapped: all but the pages
+    /// of the MSI-X table and pending bits.
+    pub fn new(
+        index: usize,
+        device: &Arc<Device>,
+        interrupts: &Arc<Interrupts>,
+        trapped: &[Range<u64>],
+    ) -> Self {
+        let region = device.region(index).cloned().unwrap_or_default();
+        let parts = region.mappable.iter().flat_map(|area| without(area, trapped));
+        let map = |part: Range<u64>| {
+            let memory = device.map(&region, part.start, part.end - part.start);
+            let memory = memory.inspect_err(|e| log::warn!("BAR {index} stays trapped: {e}"));
+            Some(Area { offset: part.start, memory: memory.ok()? })
+        };
+        let areas = parts.filter_map(map).collect();
+        let (device, interrupts) = (Arc::clone(device), Arc::clone(interrupts));
+        Self { access: Arc::new(Trapped { index, device, interrupts }), areas }
+    }
+}
+
+/// Byte ranges of BAR `index` that must trap: whole table and pending bits.
+pub fn trapped(layout: Option<MsixLayout>, index: usize) -> Vec<Range<u64>> {
+    let Some(layout) = layout else { return Vec::new() };
+    let table = layout.table.offset..layout.table.offset + layout.table_size();
+    let pending = layout.pending.offset..layout.pending.offset + layout.pending_size();
+    let here = [(layout.table.bar, table), (layout.pending.bar, pending)];
+    here.into_iter().filter(|(bar, _)| *bar == index).map(|(_, range)| range).collect()
+}
+
+/// `area`, cut to whole pages, less every page that a `trapped` range touches.
+fn without(area: &Range<u64>, trapped: &[Range<u64>]) -> Vec<Range<u64>> {
+    let whole = area.start.next_multiple_of(PAGE)..area.end / PAGE * PAGE;
+    let mut parts = vec![whole];
+    for hole in trapped {
+        let hole = hole.start / PAGE * PAGE..hole.end.next_multiple_of(PAGE);
+        parts = parts
+            .into_iter()
+            .flat_map(|part| {
+                [part.start..part.end.min(hole.start), part.start.max(hole.end)..part.end]
+            })
+            .collect();
+    }
+    parts.retain(|part| part.start < part.end);
+    parts
+}
+
+/// Answers what no window covers.
+struct Trapped {
+    index: usize,
+    device: Arc<Device>,
+    interrupts: Arc<Interrupts>,
+}
+
+impl Access for Trapped {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        if self.interrupts.read_bar(self.index, offset, data) {
+            return self.device.counters().table_accesses.bump();
+        }
+        self.device.counters().region_reads.bump();
+        if let Err(error) = self.device.read(self.index, offset, data) {
+            log::debug!("read of BAR {} at {offset:#x}: {error}", self.index);
+            data.fill(0xff);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if self.interrupts.write_bar(self.index, offset, data) {
+            return self.device.counters().table_accesses.bump();
+        }
+        self.device.counters().region_writes.bump();
+        if let Err(error) = self.device.write(self.index, offset, data) {
+            log::debug!("write of BAR {} at {offset:#x}: {error}", self.index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_the_table_are_cut_out_and_only_those() {
+        assert_eq!(without(&(0..0x10000), &[0x3000..0x3050]), [0..0x3000, 0x4000..0x10000]);
+        assert_eq!(
+            without(&(0..0x4000), &[0..0x50, 0x2000..0x2008]),
+            [0x1000..0x2000, 0x3000..0x4000]
+        );
+    }
+
+    #[test]
+    fn table_that_fills_its_bar_leaves_nothing() {
+        assert_eq!(without(&(0..0x1000), &[0x10..0x20]), []);
+    }
+
+    #[test]
+    fn part_of_a_page_is_never_mapped() {
+        assert_eq!(without(&(0..0x800), &[]), []);
+        assert_eq!(without(&(0x800..0x2800), &[]), [0x1000..0x2000]);
+    }
+
+    #[test]
+    fn table_in_another_bar_cuts_nothing() {
+        assert_eq!(without(&(0..0x2000), &[]), [0..0x2000]);
+    }
+}

@@ -1,0 +1,299 @@
+//! Interrupts of a passed-through function: the state of INTx, MSI and MSI-X
+//! that the guest sees, and the one that VFIO has active.
+//!
+//! The physical state follows the virtual one and never runs ahead of it: a
+//! device may change its registers when MSI-X comes on, and a guest that
+//! believes it off would read junk.
+//!
+//! ```text
+//!            MSI-X enable             first unmask of a vector
+//!   None ───────────────────► Msix ───────────────────────────► Msix, one more wired
+//!    ▲ │ MSI enable                  (eventfd → VFIO, then route and delivery)
+//!    │ └────────────────────► Msi
+//!    │      decoding on, INTx not disabled
+//!    └──────────────────────► Intx     any other index on, disabled, or reset: back
+//! ```
+//!
+//! At most one index is active. Every way out of MSI or MSI-X goes through
+//! `unwire` (no new events) and then `Vectors::reset` (none left over).
+
+mod wiring;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::irq::{Change, Line, Route, Vectors};
+use crate::pci::msi::Msi;
+use crate::pci::msix::Msix;
+use crate::vfio::config::{Location, MsixLayout};
+
+use self::wiring::Wired;
+pub use self::wiring::Wiring;
+
+/// Both sides of one function's interrupts. Every guest access takes the lock
+/// for as long as its system calls last; nobody else takes it.
+pub struct Interrupts {
+    layout: Option<MsixLayout>,
+    state: Mutex<State>,
+}
+
+/// What the guest was promised, and what delivers it.
+///
+/// Fields are in teardown order: the device stops signalling, then vectors and
+/// line go.
+struct State {
+    wired: Wired,
+    vectors: Box<dyn Vectors>,
+    line: Option<Box<dyn Line>>,
+    msi: Option<Msi>,
+    msix: Option<Msix>,
+    /// The command register lets the function raise its line.
+    line_allowed: bool,
+}
+
+/// The function's interrupt capabilities, as found in configuration space.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Abilities {
+    /// Message control of MSI.
+    pub msi_control: Option<u16>,
+    /// Layout of MSI-X.
+    pub msix: Option<MsixLayout>,
+}
+
+impl Abilities {
+    /// Vectors to borrow: MSI and MSI-X are never on together.
+    pub fn vectors(&self) -> u16 {
+        let msi = self.msi_control.map_or(0, |control| Msi::new(control).capable());
+        self.msix.map_or(0, |layout| layout.count).max(msi)
+    }
+}
+
+impl Interrupts {
+    /// All off.
+    pub fn new(
+        abilities: Abilities,
+        wiring: Arc<dyn Wiring>,
+        vectors: Box<dyn Vectors>,
+        line: Option<Box<dyn Line>>,
+    ) -> Self {
+        let state = State {
+            wired: Wired::new(wiring),
+            vectors,
+            line,
+            msi: abilities.msi_control.map(Msi::new),
+            msix: abilities.msix.map(|layout| Msix::new(layout.count)),
+            line_allowed: false,
+        };
+        Self { layout: abilities.msix, state: Mutex::new(state) }
+    }
+
+    /// Guest reads a BAR: true if the access was to the table or pending bits.
+    pub fn read_bar(&self, bar: usize, offset: u64, data: &mut [u8]) -> bool {
+        match self.part(bar, offset) {
+            Some(Part::Table(offset)) => {
+                let state = self.lock();
+                state.msix.iter().for_each(|msix| msix.read(offset, data));
+                true
+            }
+            Some(Part::Pending(offset)) => {
+                self.lock().read_pending(offset, data);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Guest writes a BAR: true if the access was to the table or pending bits.
+    pub fn write_bar(&self, bar: usize, offset: u64, data: &[u8]) -> bool {
+        match self.part(bar, offset) {
+            Some(Part::Table(offset)) => {
+                let mut state = self.lock();
+                let change = state.msix.as_mut().and_then(|msix| msix.write(offset, data));
+                state.apply_msix(change.as_slice());
+                true
+            }
+            // Software must never write the pending bits (PCI 3.0, 6.8.2.10).
+            Some(Part::Pending(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Guest reads MSI-X message control.
+    pub fn msix_control(&self) -> u16 {
+        self.lock().msix.as_ref().map_or(0, Msix::control)
+    }
+
+    /// Guest writes MSI-X message control.
+    pub fn write_msix_control(&self, control: u16) {
+        self.lock().write_msix_control(control);
+    }
+
+    /// Guest reads the MSI capability at `offset` from its first byte.
+    pub fn read_msi(&self, offset: usize, data: &mut [u8]) {
+        let state = self.lock();
+        let pending = state.msi_pending();
+        state.msi.iter().for_each(|msi| msi.read(offset, pending, data));
+    }
+
+    /// Guest writes the MSI capability at `offset` from its first byte.
+    pub fn write_msi(&self, offset: usize, data: &[u8]) {
+        self.lock().write_msi(offset, data);
+    }
+
+    /// The command register says whether the function may raise its line.
+    pub fn allow_line(&self, allowed: bool) {
+        let mut state = self.lock();
+        state.line_allowed = allowed;
+        state.follow_line();
+    }
+
+    /// Everything off and forgotten, as after a reset of the function. Nothing
+    /// that was signalled before is delivered after.
+    pub fn reset(&self) {
+        let mut state = self.lock();
+        state.line_allowed = false;
+        state.silence();
+        state.msi.iter_mut().for_each(Msi::reset);
+        state.msix.iter_mut().for_each(Msix::reset);
+    }
+
+    /// Fires `vector` of the active index as the hardware would.
+    pub fn fire(&self, vector: u16) -> io::Result<()> {
+        self.lock().wired.fire(vector)
+    }
+
+    fn part(&self, bar: usize, offset: u64) -> Option<Part> {
+        let layout = self.layout?;
+        let within = |location: Location, size: u64| {
+            let offset = offset.checked_sub(location.offset)?;
+            (bar == location.bar && offset < size).then_some(offset)
+        };
+        within(layout.table, layout.table_size())
+            .map(Part::Table)
+            .or_else(|| within(layout.pending, layout.pending_size()).map(Part::Pending))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What of MSI-X an access in a BAR hits, and where.
+enum Part {
+    Table(u64),
+    Pending(u64),
+}
+
+impl State {
+    fn write_msix_control(&mut self, control: u16) {
+        let Some(msix) = &mut self.msix else { return };
+        let before = msix.enabled();
+        let changes = msix.write_control(control);
+        match (before, msix.enabled()) {
+            (false, true) => {
+                self.silence();
+                self.wired.enable_msix();
+            }
+            (true, false) => {
+                self.silence();
+                return self.follow_line();
+            }
+            (true, true) | (false, false) => {}
+        }
+        self.apply_msix(&changes);
+    }
+
+    /// Wires what wakes for the first time, then delivers.
+    fn apply_msix(&mut self, changes: &[Change]) {
+        if !changes.is_empty() {
+            self.wired.add_msix(changes, self.vectors.as_mut());
+            self.deliver(changes);
+        }
+    }
+
+    fn write_msi(&mut self, offset: usize, data: &[u8]) {
+        let Some(msi) = &mut self.msi else { return };
+        let before = msi.in_use();
+        let changes = msi.write(offset, data);
+        let after = msi.in_use();
+        if after == 0 && before > 0 {
+            self.silence();
+            return self.follow_line();
+        }
+        if after != before {
+            self.silence();
+            self.wired.enable_msi(after, self.vectors.as_mut());
+            // Silenced vectors that did not change are still to be heard.
+            let routes = self.msi.as_ref().map(|msi| (0..after).map(|v| (v, msi.route(v))));
+            let all = routes.into_iter().flatten();
+            let changes: Vec<_> = all.map(|(vector, route)| Change { vector, route }).collect();
+            return self.deliver(&changes);
+        }
+        self.deliver(&changes);
+    }
+
+    fn deliver(&mut self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        if let Err(error) = self.vectors.apply(changes) {
+            self.wired.failed("deliver interrupts of", &error);
+        }
+    }
+
+    /// No index active, no vector attached, nothing pending.
+    fn silence(&mut self) {
+        self.wired.disable();
+        if let Some(line) = &mut self.line {
+            line.disconnect();
+        }
+        self.vectors.reset();
+    }
+
+    /// Raises or drops INTx as the command register and the other indices say.
+    fn follow_line(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        let msi = self.msi.as_ref().is_some_and(|msi| msi.in_use() > 0);
+        let msix = self.msix.as_ref().is_some_and(Msix::enabled);
+        let wanted = self.line_allowed && !msi && !msix;
+        if wanted && !self.wired.has_line() {
+            self.wired.enable_line(line.as_mut());
+        } else if !wanted && self.wired.has_line() {
+            self.wired.disable();
+            line.disconnect();
+        }
+    }
+
+    /// Pending bits from quadword `offset / 8` on. A vector that is live has none:
+    /// its event is on its way.
+    fn read_pending(&self, offset: u64, data: &mut [u8]) {
+        let aligned = matches!(data.len(), 4 | 8) && offset.is_multiple_of(data.len() as u64);
+        let Some(msix) = self.msix.as_ref().filter(|_| aligned) else {
+            return data.fill(0xff);
+        };
+        for (byte, first) in data.iter_mut().zip((offset * 8..).step_by(8)) {
+            *byte = (0..8).map(|bit| u8::from(self.is_pending(msix, first + bit)) << bit).sum();
+        }
+    }
+
+    fn is_pending(&self, msix: &Msix, vector: u64) -> bool {
+        let view = u16::try_from(vector).ok().and_then(|v| Some((v, msix.view(v)?)));
+        view.is_some_and(|(vector, view)| !view.live && self.vectors.pending(vector))
+    }
+
+    fn msi_pending(&self) -> u32 {
+        let Some(msi) = &self.msi else { return 0 };
+        let masked = |vector: &u16| msi.route(*vector) == Route::Masked;
+        let pending = (0..msi.in_use()).filter(masked).filter(|v| self.vectors.pending(*v));
+        pending.fold(0, |bits, vector| bits | 1 << vector)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.silence();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! An open function: regions read and written, interrupts wired, reset.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use vfio_bindings::bindings::vfio::{
+    VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET, VFIO_IRQ_INFO_NORESIZE,
+    VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_EVENTFD,
+    VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX,
+    VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_ROM_REGION_INDEX, vfio_device_info,
+    vfio_irq_info,
+};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ptr};
+
+use super::mmap::Mmap;
+use super::region::Region;
+use super::{check, request, size_of};
+use crate::vfio::counters::Counters;
+
+const GET_INFO: u32 = 7;
+const GET_IRQ_INFO: u32 = 9;
+const SET_IRQS: u32 = 10;
+const RESET: u32 = 11;
+
+/// BARs 0 to 5, the ROM as 6, configuration space as 7: VFIO's own numbers.
+const REGIONS: u32 = VFIO_PCI_CONFIG_REGION_INDEX + 1;
+/// Number of the ROM's region.
+pub const ROM_REGION: usize = VFIO_PCI_ROM_REGION_INDEX as usize;
+const CONFIG_REGION: usize = VFIO_PCI_CONFIG_REGION_INDEX as usize;
+
+/// VFIO's interrupt indices that carry a guest's interrupts; at most one is
+/// active at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Index {
+    /// The level-triggered line.
+    Intx,
+    /// Message-signalled interrupts.
+    Msi,
+    /// The same, extended.
+    Msix,
+}
+
+/// A function opened through its group.
+#[derive(Debug)]
+pub struct Device {
+    file: File,
+    regions: Vec<Region>,
+    resettable: bool,
+    /// New MSI-X vectors can be added while others are live (Linux 6.5 and up).
+    msix_grows: bool,
+    /// Vectors that each index has: INTx, MSI, MSI-X.
+    counts: [u32; 3],
+    counters: Counters,
+}
+
+impl Device {
+    /// Reads what the kernel says of an open function.
+    pub fn new(file: File) -> io::Result<Self> {
+        let argsz = size_of::<vfio_device_info>();
+        let mut info = vfio_device_info { argsz, ..Default::default() };
+        // SAFETY: the structure is of the size it names, and outlives the call.
+        check(unsafe { ioctl_with_mut_ref(&file, request(GET_INFO), &mut info) })?;
+        if info.flags & VFIO_DEVICE_FLAGS_PCI == 0 || info.num_regions < REGIONS {
+            return Err(io::Error::other("the device is no PCI function"));
+        }
+        let region = |index| match Region::query(&file, index) {
+            // The kernel has no VGA region, say; the indices after it stay where they are.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Region::default()),
+            other => other,
+        };
+        let regions = (0..REGIONS).map(region).collect::<io::Result<_>>()?;
+        let mut device = Self {
+            file,
+            regions,
+            resettable: info.flags & VFIO_DEVICE_FLAGS_RESET != 0,
+            msix_grows: false,
+            counts: [0; 3],
+            counters: Counters::default(),
+        };
+        for index in [Index::Intx, Index::Msi, Index::Msix] {
+            let info = device.irq_info(index)?;
+            device.counts[index.position()] = info.count;
+            device.msix_grows = info.flags & VFIO_IRQ_INFO_NORESIZE == 0;
+        }
+        Ok(device)
+    }
+
+    /// Region of BAR `index`, or of the ROM ([`ROM_REGION`]).
+    pub fn region(&self, index: usize) -> Option<&Region> {
+        self.regions.get(index).filter(|region| region.size > 0)
+    }
+
+    /// Vectors of an index.
+    pub fn vectors(&self, index: Index) -> u32 {
+        self.counts[index.position()]
+    }
+
+    /// Whether MSI-X vectors can be armed one by one while others are live.
+    pub fn msix_grows(&self) -> bool {
+        self.msix_grows
+    }
+
+    /// What the function has cost so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Bytes of configuration space.
+    pub fn config_size(&self) -> u64 {
+        self.regions.get(CONFIG_REGION).map_or(0, |region| region.size)
+    }
+
+    /// Reads configuration space.
+    pub fn read_config(&self, offset: u16, data: &mut [u8]) -> io::Result<()> {
+        self.counters.config_reads.bump();
+        self.read(CONFIG_REGION, offset.into(), data)
+    }
+
+    /// Writes configuration space.
+    pub fn write_config(&self, offset: u16, data: &[u8]) -> io::Result<()> {
+        self.counters.config_writes.bump();
+        self.write(CONFIG_REGION, offset.into(), data)
+    }
+
+    /// Reads `data.len()` bytes at `offset` of region `index`.
+    pub fn read(&self, index: usize, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        let at = self.position(index, offset, data.len())?;
+        self.file.read_exact_at(data, at)
+    }
+
+    /// Writes `data` at `offset` of region `index`.
+    pub fn write(&self, index: usize, offset: u64, data: &[u8]) -> io::Result<()> {
+        let at = self.position(index, offset, data.len())?;
+        self.file.write_all_at(data, at)
+    }
+
+    /// Maps part of a region that the kernel lets us map.
+    pub fn map(&self, region: &Region, offset: u64, size: u64) -> io::Result<Mmap> {
+        Mmap::new(&self.file, region.offset + offset, size, region.protection())
+    }
+
+    /// Wires vectors `start..` of `index` to eventfds; `None` takes one off and
+    /// masks it. The first call enables the index. A block with a failing vector
+    /// is undone whole by the kernel: on a live device, wire one at a time.
+    pub fn wire(&self, index: Index, start: u32, triggers: &[Option<&EventFd>]) -> io::Result<()> {
+        let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+        self.set_irqs(flags, index, start, triggers)
+    }
+
+    /// Lets the kernel unmask INTx whenever `resample` is written.
+    pub fn unmask_on(&self, resample: &EventFd) -> io::Result<()> {
+        let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK;
+        self.set_irqs(flags, Index::Intx, 0, &[Some(resample)])
+    }
+
+    /// Disables an index: none of its eventfds is written any more.
+    pub fn unwire(&self, index: Index) -> io::Result<()> {
+        self.set_irqs(VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, index, 0, &[])
+    }
+
+    /// Fires one wired vector as the hardware would (the kernel's loopback).
+    pub fn fire(&self, index: Index, vector: u32) -> io::Result<()> {
+        let flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
+        self.raw_set_irqs(&[0, flags, index.number(), vector, 1])
+    }
+
+    /// Resets the function, by whatever way the kernel has for it. MSI-X stays
+    /// enabled across it: take interrupts down first.
+    pub fn reset(&self) -> io::Result<()> {
+        if !self.resettable {
+            return Err(io::Error::other("the kernel has no way to reset this function alone"));
+        }
+        // SAFETY: the request takes no argument.
+        check(unsafe { ioctl(&self.file, request(RESET)) })?;
+        Ok(())
+    }
+
+    fn irq_info(&self, index: Index) -> io::Result<vfio_irq_info> {
+        let argsz = size_of::<vfio_irq_info>();
+        let mut info = vfio_irq_info { argsz, flags: 0, index: index.number(), count: 0 };
+        // SAFETY: the structure is of the size it names, and outlives the call.
+        check(unsafe { ioctl_with_mut_ref(&self.file, request(GET_IRQ_INFO), &mut info) })?;
+        Ok(info)
+    }
+
+    fn set_irqs(
+        &self,
+        flags: u32,
+        index: Index,
+        start: u32,
+        fds: &[Option<&EventFd>],
+    ) -> io::Result<()> {
+        let count = u32::try_from(fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut set = vec![0, flags, index.number(), start, count];
+        let raw = |fd: &Option<&EventFd>| fd.map_or(-1, |fd| fd.as_raw_fd());
+        set.extend(fds.iter().map(|fd| raw(fd).cast_unsigned()));
+        self.raw_set_irqs(&set)
+    }
+
+    /// `set` is a `vfio_irq_set`: five words and then the data; word 0 is filled
+    /// in here.
+    fn raw_set_irqs(&self, set: &[u32]) -> io::Result<()> {
+        self.counters.set_irqs.bump();
+        let mut set = set.to_vec();
+        set[0] = u32::try_from(set.len() * 4).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the buffer has the length that its first field names; the kernel reads it.
+        check(unsafe { ioctl_with_ptr(&self.file, request(SET_IRQS), set.as_ptr()) })?;
+        Ok(())
+    }
+
+    /// Where an access is in the device's file, if it lies inside the region.
+    fn position(&self, index: usize, offset: u64, length: usize) -> io::Result<u64> {
+        let outside = || io::Error::from(io::ErrorKind::InvalidInput);
+        let region = self.regions.get(index).ok_or_else(outside)?;
+        let end = u64::try_from(length).ok().and_then(|length| offset.checked_add(length));
+        let inside = end.is_some_and(|end| end <= region.size);
+        if inside { Ok(region.offset + offset) } else { Err(outside()) }
+    }
+}
+
+impl Index {
+    fn number(self) -> u32 {
+        match self {
+            Self::Intx => VFIO_PCI_INTX_IRQ_INDEX,
+            Self::Msi => VFIO_PCI_MSI_IRQ_INDEX,
+            Self::Msix => VFIO_PCI_MSIX_IRQ_INDEX,
+        }
+    }
+
+    fn position(self) -> usize {
+        match self {
+            Self::Intx => 0,
+            Self::Msi => 1,
+            Self::Msix => 2,
+        }
+    }
+}

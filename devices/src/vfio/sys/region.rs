@@ -1,0 +1,190 @@
+//! What a region is: the kernel's description of a BAR, the ROM or
+//! configuration space, with its capability chain.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use vfio_bindings::bindings::vfio::{
+    VFIO_REGION_INFO_CAP_SPARSE_MMAP, VFIO_REGION_INFO_FLAG_CAPS, VFIO_REGION_INFO_FLAG_MMAP,
+    VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO_FLAG_WRITE, vfio_region_info,
+};
+use vmm_sys_util::ioctl::ioctl_with_mut_ptr;
+
+use super::{check, request, size_of};
+
+const GET_REGION_INFO: u32 = 8;
+/// No description is longer: the sparse list has a handful of areas.
+const MOST_BYTES: u32 = 64 << 10;
+/// Header of a capability: id, version, offset of the next.
+const CAPABILITY_HEADER: usize = 8;
+
+/// One region of a device's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// Bytes; zero when the device has no such region.
+    pub size: u64,
+    /// Where it begins in the device's file.
+    pub offset: u64,
+    /// `VFIO_REGION_INFO_FLAG_*`.
+    pub flags: u32,
+    /// Parts that may be mapped, from the region's start.
+    pub mappable: Vec<Range<u64>>,
+}
+
+impl Region {
+    /// Asks for region `index`.
+    pub fn query(device: &File, index: u32) -> io::Result<Self> {
+        let mut bytes = Info::query(device, index, size_of::<vfio_region_info>())?;
+        let wanted = bytes.u32(ARGSZ);
+        if wanted > size_of::<vfio_region_info>() && wanted <= MOST_BYTES {
+            bytes = Info::query(device, index, wanted)?;
+        }
+        Ok(bytes.region())
+    }
+
+    /// Whether the guest may read it.
+    pub fn is_readable(&self) -> bool {
+        self.size > 0 && self.flags & VFIO_REGION_INFO_FLAG_READ != 0
+    }
+
+    /// `PROT_*` of a mapping.
+    pub fn protection(&self) -> i32 {
+        let read = if self.flags & VFIO_REGION_INFO_FLAG_READ != 0 { libc::PROT_READ } else { 0 };
+        let write =
+            if self.flags & VFIO_REGION_INFO_FLAG_WRITE != 0 { libc::PROT_WRITE } else { 0 };
+        read | write
+    }
+}
+
+// Offsets in struct vfio_region_info.
+const ARGSZ: usize = 0;
+const FLAGS: usize = 4;
+const INDEX: usize = 8;
+const CAP_OFFSET: usize = 12;
+const SIZE: usize = 16;
+const OFFSET: usize = 24;
+
+/// The kernel's answer as bytes, aligned as the structure is.
+struct Info(Vec<u64>);
+
+impl Info {
+    fn query(device: &File, index: u32, argsz: u32) -> io::Result<Self> {
+        let words = usize::try_from(argsz.div_ceil(8)).unwrap_or(0);
+        let mut info = Self(vec![0; words]);
+        info.0[ARGSZ / 8] = u64::from(argsz);
+        info.0[INDEX / 8] = u64::from(index);
+        let at = info.0.as_mut_ptr();
+        // SAFETY: the buffer has the `argsz` bytes that its first field names, and is
+        // aligned for every field of the structure.
+        check(unsafe { ioctl_with_mut_ptr(device, request(GET_REGION_INFO), at) })?;
+        Ok(info)
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        let word = self.0.get(at / 8).copied().unwrap_or(0).to_ne_bytes();
+        let half = at % 8;
+        u32::from_ne_bytes([word[half], word[half + 1], word[half + 2], word[half + 3]])
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        self.0.get(at / 8).copied().unwrap_or(0)
+    }
+
+    fn region(&self) -> Region {
+        let (flags, size) = (self.u32(FLAGS), self.u64(SIZE));
+        let mut mappable = Vec::new();
+        if flags & VFIO_REGION_INFO_FLAG_MMAP != 0 && size > 0 {
+            mappable = self.sparse_areas().unwrap_or_else(|| vec![0..size]);
+            mappable.retain(|area| area.start < area.end && area.end <= size);
+        }
+        Region { size, offset: self.u64(OFFSET), flags, mappable }
+    }
+
+    /// The areas of the sparse-map capability, if the chain has one.
+    fn sparse_areas(&self) -> Option<Vec<Range<u64>>> {
+        if self.u32(FLAGS) & VFIO_REGION_INFO_FLAG_CAPS == 0 {
+            return None;
+        }
+        let bytes = self.0.len() * 8;
+        let mut at = usize::try_from(self.u32(CAP_OFFSET)).ok()?;
+        for _ in 0..bytes / CAPABILITY_HEADER {
+            if at == 0 || at % 8 != 0 || at + CAPABILITY_HEADER > bytes {
+                return None;
+            }
+            let id = self.u32(at) & 0xffff;
+            if id == VFIO_REGION_INFO_CAP_SPARSE_MMAP {
+                return Some(self.areas_at(at + CAPABILITY_HEADER));
+            }
+            at = usize::try_from(self.u32(at + 4)).ok()?;
+        }
+        None
+    }
+
+    /// Count, reserved, then pairs of offset and size.
+    fn areas_at(&self, at: usize) -> Vec<Range<u64>> {
+        let room = (self.0.len() * 8).saturating_sub(at + 8) / 16;
+        let count = usize::try_from(self.u32(at)).unwrap_or(0).min(room);
+        let area = |index: usize| {
+            let (offset, size) = (self.u64(at + 8 + index * 16), self.u64(at + 16 + index * 16));
+            offset..offset.saturating_add(size)
+        };
+        (0..count).map(area).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vfio_bindings::bindings::vfio::VFIO_REGION_INFO_CAP_MSIX_MAPPABLE;
+
+    use super::*;
+
+    /// A description with one sparse-map capability of two areas.
+    fn sparse(next: u32) -> Info {
+        let flags = VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        Info(vec![
+            pair(96, flags),
+            pair(0, 32),
+            0x1_0000,
+            0,
+            pair(VFIO_REGION_INFO_CAP_SPARSE_MMAP, next),
+            pair(2, 0),
+            0,
+            0x1000,
+            0x3000,
+            0xd000,
+            0,
+            0,
+        ])
+    }
+
+    #[test]
+    fn sparse_areas_are_the_mappable_ones() {
+        assert_eq!(sparse(0).region().mappable, [0..0x1000, 0x3000..0x1_0000]);
+    }
+
+    #[test]
+    fn areas_past_the_region_are_dropped() {
+        let mut info = sparse(0);
+        info.0[9] = u64::MAX;
+
+        assert_eq!(info.region().mappable, [0..0x1000]);
+    }
+
+    #[test]
+    fn looping_chain_ends() {
+        let mut info = sparse(32);
+        info.0[4] = u64::from(VFIO_REGION_INFO_CAP_MSIX_MAPPABLE) | 32 << 32;
+
+        assert_eq!(info.region().mappable, [0..0x1_0000]);
+    }
+
+    #[test]
+    fn region_without_capabilities_is_mappable_whole() {
+        let mut info = sparse(0);
+        info.0[0] = u64::from(VFIO_REGION_INFO_FLAG_MMAP) << 32;
+
+        assert_eq!(info.region().mappable, [0..0x1_0000]);
+    }
+}

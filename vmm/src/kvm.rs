@@ -100,6 +100,15 @@ impl Kvm {
             .map_err(Error::call("list the supported CPUID leaves"))
     }
 
+    /// Bits of the guest-physical addresses that processors here can use.
+    pub fn address_bits(&self) -> Result<u32, Error> {
+        const ADDRESS_SIZES: u32 = 0x8000_0008;
+        const AT_LEAST: u32 = 36;
+        let supported = self.supported_cpuid()?;
+        let leaf = supported.as_slice().iter().find(|leaf| leaf.function == ADDRESS_SIZES);
+        Ok(leaf.map_or(AT_LEAST, |leaf| leaf.eax & 0xff))
+    }
+
     /// Numbers of the model-specific registers that hold guest state.
     pub fn state_msrs(&self) -> Result<Vec<u32>, Error> {
         let list = self.0.get_msr_index_list();

@@ -3,8 +3,17 @@
 
 pub mod acpi;
 pub mod arch;
+pub mod assemble;
 pub mod boot;
+pub mod config;
+pub mod console;
+pub mod control;
+pub mod event_loop;
 pub mod events;
 pub mod kvm;
+pub mod lifecycle;
+pub mod machine;
 pub mod memory;
+pub mod signals;
 pub mod vcpu;
+pub mod watch;

@@ -1,0 +1,162 @@
+//! Builds a machine out of its specification. Every part is a value whose drop
+//! gives it back, so a failure half-way leaves nothing.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use devices::io::Access;
+use devices::legacy::i8042::{self, I8042};
+use devices::legacy::serial::{Console, Uart};
+use devices::platform::power::{self, Power, PowerEvent};
+use devices::platform::slots::Slots;
+use devices::space::{Claim, ClaimError, Space};
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::acpi;
+use crate::boot::Payload;
+use crate::config::{SerialSpec, VmSpec};
+use crate::console::{self, backend};
+use crate::events::{Event, Poster};
+use crate::kvm::{self, Irqchips, Kvm};
+use crate::machine::{Machine, Serial};
+use crate::memory::ram::{self, Ram};
+use crate::memory::{layout, slots};
+use crate::vcpu::{self, Spaces, Vcpus};
+use crate::watch::{Source, Watch};
+
+/// Why a machine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A kernel call.
+    #[error(transparent)]
+    Kvm(#[from] kvm::Error),
+    /// Its memory.
+    #[error(transparent)]
+    Ram(#[from] ram::Error),
+    /// Its processors.
+    #[error(transparent)]
+    Vcpu(#[from] vcpu::Error),
+    /// Where its serial port goes.
+    #[error(transparent)]
+    Console(#[from] console::Error),
+    /// Two devices at one address: the layout is wrong.
+    #[error(transparent)]
+    Layout(#[from] ClaimError),
+    /// The host has no descriptor left.
+    #[error("cannot create or watch a descriptor")]
+    Descriptor(#[from] io::Error),
+}
+
+/// Who a machine's threads and descriptors report to.
+#[derive(Clone, Copy)]
+pub struct Reports<'a> {
+    /// For guest events.
+    pub events: &'a Poster,
+    /// For descriptors.
+    pub watch: &'a Watch,
+}
+
+/// Builds the machine of `spec`, which boots `payload`; its vCPUs are parked.
+pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result<Machine, Error> {
+    let kvm = Kvm::open()?;
+    let vm = kvm.create_vm()?;
+    let fresh_chips = Irqchips::capture(&vm)?;
+    let limit = u32::try_from(kvm.memslots()).unwrap_or(u32::MAX);
+    let memory_slots = slots::Slots::new(Arc::clone(&vm), limit);
+    let ram = Ram::new(spec.memory, &memory_slots)?;
+    let spaces = Spaces { memory: Arc::new(Space::default()), ports: Arc::new(Space::default()) };
+
+    let mut board = Board { vm: &vm, spaces: &spaces, reports, claims: Vec::new() };
+    board.power()?;
+    let slots = board.slots()?;
+    let serial = board.serial(&spec.serial)?;
+    let claims = board.claims;
+
+    let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, reports.events)?;
+    let mem64 = mem64(spec.memory.size, kvm.address_bits()?);
+    let tables = acpi::Inputs { vcpus: spec.vcpus, mem64, com1: serial.is_some() };
+    Ok(Machine {
+        vcpus,
+        _claims: claims,
+        serial,
+        slots,
+        _spaces: spaces,
+        ram,
+        fresh_chips,
+        vm,
+        payload,
+        tables,
+    })
+}
+
+/// Places the devices that are always there.
+struct Board<'a> {
+    vm: &'a VmFd,
+    spaces: &'a Spaces,
+    reports: Reports<'a>,
+    claims: Vec<Claim>,
+}
+
+impl Board<'_> {
+    /// The power registers of our ACPI tables, and the reset line of a PC.
+    fn power(&mut self) -> Result<(), Error> {
+        let events: Arc<dyn power::Events> = Arc::new(self.reports.events.clone());
+        let power = Power::new(Arc::clone(&events));
+        self.port(layout::POWER_PORT, layout::POWER_SIZE, Arc::new(power))?;
+        self.port(i8042::FIRST_PORT, i8042::PORTS, Arc::new(I8042::new(events)))
+    }
+
+    fn slots(&mut self) -> Result<Arc<Slots>, Error> {
+        let slots = Arc::new(Slots::new(self.interrupt(layout::EVENT_GSI)?)?);
+        self.reports.watch.add(&*slots, Source::Slots)?;
+        self.port(layout::SLOTS_PORT, layout::SLOTS_SIZE, slots.clone())?;
+        Ok(slots)
+    }
+
+    fn serial(&mut self, spec: &SerialSpec) -> Result<Option<Serial>, Error> {
+        let Some(backend) = backend(spec)? else { return Ok(None) };
+        let uart = Arc::new(Uart::new(self.interrupt(layout::COM1_GSI)?)?);
+        let console = Console::new(backend, Arc::clone(&uart))?;
+        self.reports.watch.add(&console, Source::Console)?;
+        self.port(layout::COM1_PORT, layout::COM1_SIZE, uart.clone())?;
+        Ok(Some(Serial { console, uart }))
+    }
+
+    fn port(&mut self, base: u64, size: u64, device: Arc<dyn Access>) -> Result<(), Error> {
+        self.claims.push(self.spaces.ports.claim(base, size, device)?);
+        Ok(())
+    }
+
+    /// An eventfd that raises `gsi` for an instant when it is written.
+    fn interrupt(&self, gsi: u32) -> Result<EventFd, Error> {
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        let connected = self.vm.register_irqfd(&event, gsi);
+        connected.map_err(kvm::Error::call("connect an interrupt"))?;
+        Ok(event)
+    }
+}
+
+/// Window for 64-bit BARs: what the processors can address above the RAM.
+fn mem64(ram: u64, address_bits: u32) -> Range<u64> {
+    /// The largest page a BAR can be mapped with.
+    const ALIGNMENT: u64 = 1 << 30;
+    /// Cloud Hypervisor's limit: guests' own limits begin here.
+    const MOST_BITS: u32 = 46;
+    let start = ram::end(ram).next_multiple_of(ALIGNMENT);
+    let end = 1 << address_bits.min(MOST_BITS);
+    start..end.max(start)
+}
+
+impl power::Events for Poster {
+    fn post(&self, event: PowerEvent) {
+        Self::post(
+            self,
+            match event {
+                PowerEvent::Off => Event::PowerOff,
+                PowerEvent::Reset => Event::Reset,
+            },
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! Requests after checking. A value of one of these types needs no more doubt.
+
+use std::path::PathBuf;
+
+use api::schema::console::{ConsoleConfig, ConsoleMode};
+use api::schema::cpus::CpusConfig;
+use api::schema::machine::VmConfig;
+use api::schema::memory::MemoryConfig;
+use api::schema::payload::PayloadConfig;
+
+use crate::boot::Payload;
+use crate::memory::ram::Backings;
+
+/// Most vCPUs: their APIC ids are 0 to 254, 255 addresses them all.
+const MOST_VCPUS: u32 = 255;
+/// Bytes of a hugepage when the request does not say.
+const HUGEPAGE: u64 = 2 << 20;
+
+/// A machine to build, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Processors, 1 to 255.
+    pub vcpus: u8,
+    /// Its RAM.
+    pub memory: Backings,
+    /// What it boots, if that has been said.
+    pub payload: Option<Payload>,
+    /// Where its serial port goes.
+    pub serial: SerialSpec,
+}
+
+/// Where the serial port's bytes go to and come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SerialSpec {
+    /// The guest has no such port.
+    Off,
+    /// Nowhere.
+    Null,
+    /// The terminal of this process.
+    Tty,
+    /// A new pseudo-terminal.
+    Pty,
+    /// This file.
+    File(PathBuf),
+    /// A Unix socket at this path.
+    Socket(PathBuf),
+}
+
+/// What was wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// None, too many, or fewer at most than at boot.
+    #[error("boot_vcpus {boot} and max_vcpus {max} are not 1 <= boot <= max <= {MOST_VCPUS}")]
+    Vcpus {
+        /// Wanted at boot.
+        boot: u32,
+        /// Wanted at most.
+        max: u32,
+    },
+    /// Not a size that a processor has.
+    #[error("hugepage_size {0} is not a power of two from 2 MiB up")]
+    HugepageSize(u64),
+    /// A payload without a kernel.
+    #[error("the payload names no kernel")]
+    NoKernel,
+    /// A mode that needs a path came without.
+    #[error("serial mode {0:?} needs a path")]
+    NoPath(ConsoleMode),
+    /// There is no paravirtual console yet.
+    #[error("console mode {0:?} is not offered: use serial")]
+    Console(ConsoleMode),
+}
+
+impl TryFrom<VmConfig> for VmSpec {
+    type Error = SpecError;
+
+    fn try_from(body: VmConfig) -> Result<Self, SpecError> {
+        // Taken apart by name, so that a new field cannot be forgotten here.
+        let VmConfig { payload, cpus, memory, serial, console, devices: _ } = body;
+        match console.mode {
+            ConsoleMode::Off | ConsoleMode::Null => {}
+            mode @ (ConsoleMode::Pty
+            | ConsoleMode::Tty
+            | ConsoleMode::File
+            | ConsoleMode::Socket) => return Err(SpecError::Console(mode)),
+        }
+        Ok(Self {
+            vcpus: vcpus(&cpus)?,
+            memory: memory.try_into()?,
+            payload: payload.map(TryInto::try_into).transpose()?,
+            serial: serial.try_into()?,
+        })
+    }
+}
+
+fn vcpus(body: &CpusConfig) -> Result<u8, SpecError> {
+    let CpusConfig { boot_vcpus: boot, max_vcpus: max } = *body;
+    let fits = (1..=max).contains(&boot) && max <= MOST_VCPUS;
+    let boot_count = u8::try_from(boot).ok().filter(|_| fits);
+    boot_count.ok_or(SpecError::Vcpus { boot, max })
+}
+
+impl TryFrom<MemoryConfig> for Backings {
+    type Error = SpecError;
+
+    fn try_from(body: MemoryConfig) -> Result<Self, SpecError> {
+        let MemoryConfig { size, shared, hugepages, hugepage_size, prefault } = body;
+        let hugepage = hugepages.then_some(hugepage_size.unwrap_or(HUGEPAGE));
+        match hugepage {
+            Some(size) if !size.is_power_of_two() || size < HUGEPAGE => {
+                Err(SpecError::HugepageSize(size))
+            }
+            Some(_) | None => Ok(Self { size, shared, hugepage, prefault }),
+        }
+    }
+}
+
+impl TryFrom<PayloadConfig> for Payload {
+    type Error = SpecError;
+
+    fn try_from(body: PayloadConfig) -> Result<Self, SpecError> {
+        let PayloadConfig { kernel, cmdline, initramfs } = body;
+        let kernel = kernel.ok_or(SpecError::NoKernel)?;
+        Ok(Self { kernel, initramfs, cmdline: cmdline.unwrap_or_default() })
+    }
+}
+
+impl TryFrom<ConsoleConfig> for SerialSpec {
+    type Error = SpecError;
+
+    fn try_from(body: ConsoleConfig) -> Result<Self, SpecError> {
+        let ConsoleConfig { mode, file, socket } = body;
+        let missing = SpecError::NoPath(mode);
+        match mode {
+            ConsoleMode::Off => Ok(Self::Off),
+            ConsoleMode::Null => Ok(Self::Null),
+            ConsoleMode::Tty => Ok(Self::Tty),
+            ConsoleMode::Pty => Ok(Self::Pty),
+            ConsoleMode::File => file.map(Self::File).ok_or(missing),
+            ConsoleMode::Socket => socket.map(Self::Socket).ok_or(missing),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut VmConfig)) -> Result<VmSpec, SpecError> {
+        let mut body = VmConfig::default();
+        change(&mut body);
+        body.try_into()
+    }
+
+    #[test]
+    fn defaults_are_one_vcpu_and_512_mib_without_a_payload() {
+        let spec = with(|_| {}).unwrap();
+
+        assert_eq!((spec.vcpus, spec.memory.size, spec.payload), (1, 512 << 20, None));
+        assert_eq!(spec.serial, SerialSpec::Null);
+    }
+
+    #[test]
+    fn vcpu_counts_out_of_range_are_refused() {
+        for (boot, max) in [(0, 1), (2, 1), (1, 256), (300, 300)] {
+            let refused = with(|body| body.cpus = CpusConfig { boot_vcpus: boot, max_vcpus: max });
+            assert_eq!(refused, Err(SpecError::Vcpus { boot, max }));
+        }
+        let most = with(|body| body.cpus = CpusConfig { boot_vcpus: 255, max_vcpus: 255 });
+        assert_eq!(most.unwrap().vcpus, 255);
+    }
+
+    #[test]
+    fn hugepage_size_counts_only_with_hugepages() {
+        let ask = |hugepages, size| {
+            with(|body| {
+                body.memory.hugepages = hugepages;
+                body.memory.hugepage_size = size;
+            })
+        };
+        assert_eq!(ask(true, None).unwrap().memory.hugepage, Some(2 << 20));
+        assert_eq!(ask(false, Some(5)).unwrap().memory.hugepage, None);
+        assert_eq!(ask(true, Some(5)), Err(SpecError::HugepageSize(5)));
+    }
+
+    #[test]
+    fn modes_with_a_path_need_one_and_a_payload_needs_a_kernel() {
+        let file = with(|body| body.serial = ConsoleConfig::of(ConsoleMode::File));
+        assert_eq!(file, Err(SpecError::NoPath(ConsoleMode::File)));
+
+        let payload = with(|body| body.payload = Some(PayloadConfig::default()));
+        assert_eq!(payload, Err(SpecError::NoKernel));
+    }
+}

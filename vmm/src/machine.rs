@@ -1,0 +1,36 @@
+//! What a running machine is made of: a parts list, without behaviour and
+//! without a lock. Only the event loop's thread has one.
+
+use std::sync::Arc;
+
+use devices::legacy::serial::{Console, Uart};
+use devices::platform::slots::Slots;
+use devices::space::Claim;
+use kvm_ioctls::VmFd;
+
+use crate::acpi;
+use crate::boot::Payload;
+use crate::kvm::Irqchips;
+use crate::memory::ram::Ram;
+use crate::vcpu::{Spaces, Vcpus};
+
+/// A machine. Field order is teardown order: first nothing runs any more, then
+/// what the guest could reach goes, then its memory, then the VM itself.
+pub struct Machine {
+    pub(crate) vcpus: Vcpus,
+    pub(crate) _claims: Vec<Claim>,
+    pub(crate) serial: Option<Serial>,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) _spaces: Spaces,
+    pub(crate) ram: Ram,
+    pub(crate) fresh_chips: Irqchips,
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) payload: Payload,
+    pub(crate) tables: acpi::Inputs,
+}
+
+/// Both halves of the serial port.
+pub(crate) struct Serial {
+    pub(crate) console: Console,
+    pub(crate) uart: Arc<Uart>,
+}

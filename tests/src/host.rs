@@ -81,6 +81,7 @@ impl Host {
         let made = physical.file("virtfn0");
         if !made.exists() {
             run(Command::new("modprobe").arg("igb"))?;
+            put(Path::new("/sys/bus/pci/drivers_probe"), &physical.0)?;
             let net = self.interface(physical)?;
             run(Command::new("ip").args(["link", "set", &net, "up"]))?;
             put(&physical.file("sriov_drivers_autoprobe"), "0")?;

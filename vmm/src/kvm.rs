@@ -17,6 +17,7 @@ use crate::memory::layout;
 pub mod exit;
 pub mod kick;
 pub mod memslot;
+pub mod vfio;
 
 /// The device node of the kernel's hypervisor.
 const NODE: &str = "/dev/kvm";

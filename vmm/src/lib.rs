@@ -10,6 +10,7 @@ pub mod console;
 pub mod control;
 pub mod event_loop;
 pub mod events;
+pub mod irq;
 pub mod kvm;
 pub mod lifecycle;
 pub mod machine;

@@ -1,0 +1,58 @@
+//! Level-triggered lines: pins of the IOAPIC raised through an irqfd, with the
+//! guest's acknowledgement as a second eventfd, so that neither costs an exit.
+
+use std::io;
+use std::sync::Arc;
+
+use devices::irq::{Line, LineEnds};
+use devices::pci::Slot;
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::memory::layout::{INTX_GSI, INTX_LINES};
+
+/// A pin lent to one function. Several functions may have the same pin: the
+/// kernel keeps a level for each.
+pub struct Pin {
+    vm: Arc<VmFd>,
+    gsi: u32,
+    ends: Option<(EventFd, EventFd)>,
+}
+
+impl Pin {
+    /// The line that `pin` (0 for INTA) of the function in `slot` is wired to,
+    /// as the DSDT's `_PRT` tells the guest.
+    pub fn of(vm: Arc<VmFd>, slot: Slot, pin: u8) -> Self {
+        let gsi = INTX_GSI + (u32::from(slot.number()) + u32::from(pin)) % INTX_LINES;
+        Self { vm, gsi, ends: None }
+    }
+}
+
+impl Line for Pin {
+    fn number(&self) -> u32 {
+        self.gsi
+    }
+
+    fn connect(&mut self) -> io::Result<LineEnds<'_>> {
+        self.disconnect();
+        let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
+        let (trigger, resample) = (event()?, event()?);
+        self.vm.register_irqfd_with_resample(&trigger, &resample, self.gsi)?;
+        let (trigger, resample) = self.ends.insert((trigger, resample));
+        Ok(LineEnds { trigger, resample })
+    }
+
+    fn disconnect(&mut self) {
+        if let Some((trigger, _)) = self.ends.take()
+            && let Err(error) = self.vm.unregister_irqfd(&trigger, self.gsi)
+        {
+            log::error!("interrupt line {} stays connected: {error}", self.gsi);
+        }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}

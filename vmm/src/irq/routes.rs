@@ -1,0 +1,172 @@
+//! The kernel's route table (`KVM_SET_GSI_ROUTING`): which interrupt number
+//! means which message. Each commit replaces the table whole, so what can be
+//! one commit is one, and an unchanged table is never committed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use devices::irq::Message;
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry,
+};
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::layout::IOAPIC_PINS;
+
+/// Routes that the kernel takes, pins included (`KVM_MAX_IRQ_ROUTES`).
+const MOST_ROUTES: u32 = 4096;
+/// Entries of the pins: each of the 16 lines of the PICs has one more.
+const PIC_LINES: u32 = 16;
+const PIC_PINS: u32 = 8;
+
+/// A global system interrupt: the number that the kernel's table is keyed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gsi(u32);
+
+/// The table and its one way to the kernel.
+pub struct Routes {
+    vm: Arc<VmFd>,
+    table: Mutex<BTreeMap<Gsi, Message>>,
+    commits: AtomicU64,
+    irqfds: AtomicU64,
+}
+
+impl Gsi {
+    /// The number itself.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl Routes {
+    /// A table with the pins of the interrupt controllers and nothing else, as
+    /// the kernel has it after creating them.
+    pub fn new(vm: Arc<VmFd>) -> Self {
+        let (commits, irqfds) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { vm, table: Mutex::default(), commits, irqfds }
+    }
+
+    /// Routes every message in `wanted` with one commit, to the number it comes
+    /// with or to a free one, and returns the numbers in order. All or nothing.
+    pub fn assign(&self, wanted: &[(Option<Gsi>, Message)]) -> io::Result<Vec<Gsi>> {
+        let mut table = self.lock();
+        let mut next = table.clone();
+        let mut numbers = Vec::with_capacity(wanted.len());
+        let mut free = (IOAPIC_PINS..MOST_ROUTES - PIC_LINES).map(Gsi);
+        for (number, message) in wanted {
+            let number = match number {
+                Some(number) => *number,
+                None => free.find(|free| !next.contains_key(free)).ok_or_else(full)?,
+            };
+            next.insert(number, *message);
+            numbers.push(number);
+        }
+        self.commit(&mut table, next)?;
+        Ok(numbers)
+    }
+
+    /// Takes routes out again. Nothing may be attached to them any more.
+    pub fn release(&self, numbers: impl Iterator<Item = Gsi>) {
+        let mut table = self.lock();
+        let mut next = table.clone();
+        for number in numbers {
+            next.remove(&number);
+        }
+        // The kernel keeps routes that nothing can raise until the next commit.
+        if let Err(error) = self.commit(&mut table, next.clone()) {
+            log::error!("routes of a removed device stay until the next change: {error}");
+            *table = next;
+        }
+    }
+
+    /// Lets every write to `event` raise `number`; what was written before is
+    /// delivered now, once.
+    pub fn attach(&self, event: &EventFd, number: Gsi) -> io::Result<()> {
+        self.irqfds.fetch_add(1, Ordering::Relaxed);
+        Ok(self.vm.register_irqfd(event, number.0)?)
+    }
+
+    /// Ends [`Routes::attach`]: on return nothing more is delivered.
+    pub fn detach(&self, event: &EventFd, number: Gsi) -> io::Result<()> {
+        self.irqfds.fetch_add(1, Ordering::Relaxed);
+        Ok(self.vm.unregister_irqfd(event, number.0)?)
+    }
+
+    /// Message routes at the moment.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is no message route.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// `KVM_SET_GSI_ROUTING` calls so far.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// `KVM_IRQFD` calls for message routes so far.
+    pub fn irqfds(&self) -> u64 {
+        self.irqfds.load(Ordering::Relaxed)
+    }
+
+    fn commit(
+        &self,
+        table: &mut BTreeMap<Gsi, Message>,
+        next: BTreeMap<Gsi, Message>,
+    ) -> io::Result<()> {
+        if *table == next {
+            return Ok(());
+        }
+        let messages = next.iter().map(|(number, message)| message_entry(*number, *message));
+        let entries: Vec<_> = pins().chain(messages).collect();
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(io::Error::other)?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.vm.set_gsi_routing(&routing)?;
+        *table = next;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Gsi, Message>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn full() -> io::Error {
+    io::Error::other(format!("all {MOST_ROUTES} interrupt routes of the machine are in use"))
+}
+
+/// Every line to its pin of the IOAPIC, the first 16 to the PICs as well
+/// (Linux `arch/x86/kvm/irq_comm.c`, the default routing).
+fn pins() -> impl Iterator<Item = kvm_irq_routing_entry> {
+    let to_ioapic = (0..IOAPIC_PINS).map(|line| pin_entry(line, KVM_IRQCHIP_IOAPIC, line));
+    let to_pics = (0..PIC_LINES).map(|line| {
+        let chip = if line < PIC_PINS { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE };
+        pin_entry(line, chip, line % PIC_PINS)
+    });
+    to_ioapic.chain(to_pics)
+}
+
+fn pin_entry(gsi: u32, chip: u32, pin: u32) -> kvm_irq_routing_entry {
+    let mut entry =
+        kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+    entry.u.irqchip.irqchip = chip;
+    entry.u.irqchip.pin = pin;
+    entry
+}
+
+fn message_entry(number: Gsi, message: Message) -> kvm_irq_routing_entry {
+    let [a, b, c, d, e, f, g, h] = message.address.to_le_bytes();
+    let mut entry =
+        kvm_irq_routing_entry { gsi: number.0, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    entry.u.msi.address_lo = u32::from_le_bytes([a, b, c, d]);
+    entry.u.msi.address_hi = u32::from_le_bytes([e, f, g, h]);
+    entry.u.msi.data = message.data;
+    entry
+}

@@ -105,6 +105,13 @@ pub struct Wire {
     pub body: Option<String>,
 }
 
+impl Wire {
+    /// `vm.create` with a body that is sent as it is, for the server to judge.
+    pub fn create(body: String) -> Self {
+        Self { method: Method::Put, path: format!("{PREFIX}vm.create"), body: Some(body) }
+    }
+}
+
 /// Writes what [`parse`] reads.
 ///
 /// # Errors

@@ -7,8 +7,11 @@
 //! [`Server::bind`] opens everything; after it [`Server::run`] needs only these
 //! system calls, so that its thread can be confined to them: `epoll_wait`,
 //! `epoll_ctl`, `accept4`, `recvmsg`, `sendto`, `write` and `read` (eventfds),
-//! `fcntl` (`F_DUPFD_CLOEXEC`), `close`, `futex`, `getrandom`, `clock_gettime`,
-//! and the allocator's `mmap`, `munmap`, `mprotect`, `madvise`, `brk`.
+//! `fcntl` (`F_DUPFD_CLOEXEC`; debug builds also `F_GETFD`), `close`, `futex`,
+//! `getrandom` (hash maps), `clock_gettime`. The allocator adds `mmap`, `munmap`,
+//! `mprotect`, `madvise`, `brk`, and once in a process, when glibc first shrinks
+//! a thread's arena, `openat` of `/proc/sys/vm/overcommit_memory`, which may fail;
+//! the thread's end adds `sigaltstack`, `rt_sigprocmask` and `exit`.
 
 use std::sync::Arc;
 

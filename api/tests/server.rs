@@ -10,8 +10,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use api::client::{Client, ClientError};
 use api::mailbox::{Call, Receiver, Sender, mailbox};
-use api::request::{Request, Response};
+use api::request::{Fault, Request, Response, Status, code};
 use api::schema::device::PciDeviceInfo;
 use api::server::{Address, BindError, Server, Stop};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -46,8 +47,8 @@ impl Scene {
         Self { receiver, epoll, stop: Some(stop), http, address, directory }
     }
 
-    fn connect(&self) -> Client {
-        Client::connect(&self.directory.path().join("api.sock"))
+    fn connect(&self) -> Raw {
+        Raw::connect(&self.directory.path().join("api.sock"))
     }
 
     /// The next request that reached the machine.
@@ -83,7 +84,7 @@ impl Drop for Scene {
     }
 }
 
-struct Client(UnixStream);
+struct Raw(UnixStream);
 
 /// One answer, taken apart.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl Page {
     }
 }
 
-impl Client {
+impl Raw {
     fn connect(path: &std::path::Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -168,6 +169,27 @@ fn ch_remotes_four_writes_are_one_request() {
     let page = client.page();
     assert!(page.is(200), "{page:?}");
     assert_eq!(page.body, r#"{"id":"nic0","bdf":"0000:00:03.0"}"#);
+}
+
+#[test]
+fn our_own_client_understands_successes_and_refusals() {
+    let scene = Scene::new();
+    let client = Client::new(scene.directory.path().join("api.sock")).patience(PATIENCE);
+    let asking = std::thread::Builder::new().name("client".to_owned());
+    let asking =
+        asking.spawn(move || (client.ask(&Request::Counters), client.ask(&Request::Boot))).unwrap();
+    scene.answer(&Request::Counters, counters(5_000));
+    let error = std::io::Error::other("the host is on fire");
+    let fault = Fault::new(Status::Internal, code::VM_BOOT_FAILED, "cannot boot the VM", &error);
+    scene.call().reply.send(Err(fault));
+
+    let (counted, booted) = asking.join().unwrap();
+
+    assert_eq!(counted.unwrap(), counters(5_000));
+    let Err(ClientError::Refused(refusal)) = booted else { panic!("{booted:?}") };
+    assert_eq!(refusal.status, 500);
+    assert_eq!(refusal.code, code::VM_BOOT_FAILED);
+    assert_eq!(refusal.chain, ["cannot boot the VM", "the host is on fire"]);
 }
 
 #[test]
@@ -387,7 +409,7 @@ fn connection_ends_when_the_client_wants_it() {
 #[test]
 fn three_hundred_clients_at_once_are_all_served() {
     let scene = Scene::new();
-    let mut clients: Vec<Client> = (0..300).map(|_| scene.connect()).collect();
+    let mut clients: Vec<Raw> = (0..300).map(|_| scene.connect()).collect();
     for client in &mut clients {
         client.put("vm.boot", "");
     }
@@ -403,7 +425,7 @@ fn three_hundred_clients_at_once_are_all_served() {
 #[test]
 fn more_clients_than_the_server_keeps_are_told_so() {
     let scene = Scene::new();
-    let mut idle: Vec<Client> = (0..512).map(|_| scene.connect()).collect();
+    let mut idle: Vec<Raw> = (0..512).map(|_| scene.connect()).collect();
     let mut surplus = scene.connect();
 
     surplus.put("vm.boot", "");
@@ -423,7 +445,7 @@ fn machine_that_is_gone_answers_503() {
     let (sender, receiver) = mailbox().unwrap();
     drop(receiver);
     let http = serve(server, sender);
-    let mut client = Client::connect(&path);
+    let mut client = Raw::connect(&path);
 
     client.get("vmm.ping");
 
@@ -517,7 +539,7 @@ fn inherited_socket_is_served() {
     std::mem::forget(listener);
     let (sender, _) = mailbox().unwrap();
     let http = serve(server, sender);
-    let mut client = Client::connect(&path);
+    let mut client = Raw::connect(&path);
 
     client.get("vmm.ping");
 

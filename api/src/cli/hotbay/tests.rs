@@ -1,0 +1,123 @@
+//! Command lines of cloud-hypervisor's users, and mistakes in them.
+
+use super::*;
+
+fn parsed(line: &str) -> HotbayArgs {
+    match parse(line.split_whitespace().map(OsString::from)).unwrap() {
+        Line::Do(arguments) => arguments,
+        Line::Say(text) => panic!("{text}"),
+    }
+}
+
+fn refused(line: &str) -> String {
+    let text = parse(line.split_whitespace().map(OsString::from)).unwrap_err().to_string();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn everything_on_one_line() {
+    let arguments = parsed(
+        "hotbay --api-socket path=/run/a.sock --kernel /vmlinuz --initramfs /initrd \
+         --cmdline console=ttyS0 --cpus boot=2,max=4 --memory size=1G,shared=on,hugepages=on \
+         --serial tty --console off --device path=/sys/a,id=a path=/sys/b --device path=/sys/c \
+         --seccomp log --log-file /log -vv",
+    );
+
+    assert_eq!(arguments.api_socket, Some(Address::Path("/run/a.sock".into())));
+    assert_eq!(arguments.seccomp, Seccomp::Log);
+    assert_eq!(arguments.log_file, Some("/log".into()));
+    assert_eq!(arguments.verbosity, 2);
+    let vm = arguments.vm.unwrap();
+    assert_eq!(vm.payload.unwrap().initramfs, Some("/initrd".into()));
+    assert_eq!(vm.cpus, CpusConfig { boot_vcpus: 2, max_vcpus: 4 });
+    assert_eq!(vm.memory.size, 1 << 30);
+    assert!(vm.memory.shared && vm.memory.hugepages);
+    assert_eq!(vm.serial.mode, ConsoleMode::Tty);
+    let paths: Vec<PathBuf> = vm.devices.unwrap().into_iter().map(|device| device.path).collect();
+    assert_eq!(paths, ["/sys/a", "/sys/b", "/sys/c"].map(PathBuf::from));
+}
+
+#[test]
+fn server_alone_has_no_vm() {
+    let arguments = parsed("hotbay --api-socket /run/a.sock");
+
+    assert_eq!(arguments.vm, None);
+    assert_eq!(arguments.seccomp, Seccomp::True);
+}
+
+#[test]
+fn kernel_alone_has_the_defaults_of_the_api() {
+    let vm = parsed("hotbay --kernel /k").vm.unwrap();
+
+    assert_eq!(vm.cpus, CpusConfig::default());
+    assert_eq!(vm.memory, MemoryConfig::default());
+    assert_eq!(vm.serial.mode, ConsoleMode::Null);
+}
+
+#[test]
+fn maximum_of_processors_follows_the_number_at_boot() {
+    let vm = parsed("hotbay --kernel /k --cpus boot=3").vm.unwrap();
+
+    assert_eq!(vm.cpus.max_vcpus, 3);
+}
+
+#[test]
+fn places_of_the_serial_port() {
+    let file = parsed("hotbay --kernel /k --serial file=/a=b").vm.unwrap().serial;
+    let socket = parsed("hotbay --kernel /k --serial socket=/s").vm.unwrap().serial;
+
+    assert_eq!((file.mode, file.file), (ConsoleMode::File, Some("/a=b".into())));
+    assert_eq!((socket.mode, socket.socket), (ConsoleMode::Socket, Some("/s".into())));
+}
+
+#[test]
+fn quoted_path_keeps_its_comma_and_lists_their_brackets() {
+    let device = device("--device", r#"path="/a,b",x_exclude_mmap_bars=[0,2]"#).unwrap();
+
+    assert_eq!(device.path, PathBuf::from("/a,b"));
+    assert_eq!(device.x_exclude_mmap_bars, [0, 2]);
+}
+
+#[test]
+fn mistakes_are_named_in_one_sentence() {
+    for (line, words) in [
+        ("hotbay", "nothing to do"),
+        ("hotbay --cpus boot=2", "--kernel"),
+        ("hotbay --kernel /k --cpus boot=x", "--cpus boot=x: boot must be a whole number"),
+        ("hotbay --kernel /k --cpus boots=2", "unknown key \"boots\"; there are boot, max"),
+        ("hotbay --kernel /k --cpus boot=1,boot=2", "boot is given twice"),
+        ("hotbay --kernel /k --memory size=1Q", "size must be a number of bytes"),
+        ("hotbay --kernel /k --memory size=99999999999G", "size must be a number of bytes"),
+        ("hotbay --kernel /k --memory mergeable=on", "hotbay does not offer this yet"),
+        ("hotbay --kernel /k --memory hotplug_method=virtio-mem", "hotbay does not offer this yet"),
+        ("hotbay --kernel /k --device id=a", "missing field `path`"),
+        ("hotbay --kernel /k --device path=/d,iommu=on", "hotbay does not offer this yet"),
+        ("hotbay --kernel /k --device path=\"/d", "not closed"),
+        ("hotbay --kernel /k --serial usb", "--serial usb: must be off, null"),
+        ("hotbay --kernel /k --seccomp maybe", "maybe"),
+        ("hotbay --api-socket fd=x", "not a descriptor number"),
+        ("hotbay --firmware /f", "unexpected argument '--firmware'"),
+        ("hotbay --kernel /a --kernel /b", "--kernel"),
+    ] {
+        let text = refused(line);
+
+        assert!(text.contains(words), "{line}: {text}");
+    }
+}
+
+#[test]
+fn defaults_of_what_is_not_offered_pass() {
+    parsed(
+        "hotbay --kernel /k --memory size=1G,mergeable=off,thp=on,hotplug_method=acpi --cpus boot=1,nested=on",
+    );
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    for word in ["--help", "--version", "-V"] {
+        let line = parse(["hotbay".into(), word.into()]).unwrap();
+
+        assert!(matches!(line, Line::Say(text) if text.contains("hotbay")), "{word}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Command line of `hotbayctl`: ch-remote's subcommands, for the verbs there are.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+use super::hotbay::device;
+use super::{Line, Misuse, outcome};
+use crate::client::{Client, ClientError};
+use crate::request::Request;
+use crate::route::{self, Wire};
+use crate::schema::device::RemoveDevice;
+
+/// One request to one server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Errand {
+    socket: PathBuf,
+    wire: Wire,
+}
+
+/// Reads the arguments, the program's name first, and what they refer to.
+///
+/// # Errors
+/// One sentence about what is wrong with them.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Line<Errand>, Misuse> {
+    match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { api_socket, verb }) => {
+            let socket = api_socket.strip_prefix("path=").unwrap_or(&api_socket).into();
+            Ok(Line::Do(Errand { socket, wire: verb.wire()? }))
+        }
+        Err(error) => outcome(&error),
+    }
+}
+
+impl Errand {
+    /// Runs it; returns what to print, nothing for an answer without a body.
+    ///
+    /// # Errors
+    /// The server's answer or the lack of one, a line for each cause.
+    pub fn run(&self) -> Result<String, String> {
+        match Client::new(&self.socket).send(&self.wire) {
+            Ok(body) => Ok(body.map(|body| pretty(&body)).unwrap_or_default()),
+            Err(error) => Err(explain(&error)),
+        }
+    }
+}
+
+/// Controls a running hotbay over its API socket.
+#[derive(Debug, Parser)]
+#[command(name = "hotbayctl", version)]
+struct Arguments {
+    /// API socket of the hotbay to talk to
+    #[arg(long, value_name = "PATH")]
+    api_socket: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Hand a host device to the guest
+    AddDevice {
+        /// path=/sys/bus/pci/devices/BDF,id=NAME,pci_device_id=N,x_exclude_mmap_bars=[N,...]
+        device_config: String,
+    },
+    /// Boot the created VM
+    Boot,
+    /// What each device did so far
+    Counters,
+    /// Create a VM from a JSON configuration
+    Create {
+        /// File with the configuration; - for standard input
+        #[arg(default_value = "-")]
+        path: PathBuf,
+    },
+    /// Stop the VM and forget it
+    Delete,
+    /// Configuration, state and devices of the VM
+    Info,
+    /// Ask whether the server is there, and who it is
+    Ping,
+    /// Start the VM afresh
+    Reboot,
+    /// Take a device back from the guest
+    RemoveDevice {
+        /// The device's id
+        id: String,
+        /// Wait for the guest to let go, at most this many milliseconds
+        #[arg(long)]
+        wait_ms: Option<u64>,
+        /// Take it even if the guest does not let go
+        #[arg(long)]
+        force: bool,
+    },
+    /// Stop the VM
+    Shutdown,
+    /// Stop the VM and end the server
+    ShutdownVmm,
+}
+
+impl Verb {
+    fn wire(self) -> Result<Wire, Misuse> {
+        let request = match self {
+            Self::AddDevice { device_config } => {
+                Request::AddDevice(device("add-device", &device_config)?)
+            }
+            Self::Boot => Request::Boot,
+            Self::Counters => Request::Counters,
+            Self::Create { path } => return configuration(&path).map(Wire::create),
+            Self::Delete => Request::Delete,
+            Self::Info => Request::Info,
+            Self::Ping => Request::Ping,
+            Self::Reboot => Request::Reboot,
+            Self::RemoveDevice { id, wait_ms, force } => {
+                Request::RemoveDevice(RemoveDevice { id, wait_ms, force: force.then_some(true) })
+            }
+            Self::Shutdown => Request::Shutdown,
+            Self::ShutdownVmm => Request::VmmShutdown,
+        };
+        route::write(&request).map_err(|error| Misuse(error.to_string()))
+    }
+}
+
+fn configuration(path: &Path) -> Result<String, Misuse> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Misuse(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+fn pretty(body: &str) -> String {
+    let parsed = serde_json::from_str::<Value>(body);
+    parsed
+        .and_then(|value| serde_json::to_string_pretty(&value))
+        .unwrap_or_else(|_| body.to_owned())
+}
+
+fn explain(error: &ClientError) -> String {
+    let mut lines = Vec::new();
+    if let ClientError::Refused(refusal) = error {
+        lines.clone_from(&refusal.chain);
+        if let Some(first) = lines.first_mut() {
+            first.push_str(&format!(" [{} {}]", refusal.status, refusal.code));
+        }
+    } else {
+        let mut cause: Option<&dyn Error> = Some(error);
+        while let Some(error) = cause {
+            lines.push(error.to_string());
+            cause = error.source();
+        }
+    }
+    lines.join("\n  because ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errand(words: &[&str]) -> Errand {
+        let program = ["hotbayctl", "--api-socket", "path=/run/a.sock"];
+        match parse(program.iter().chain(words).map(OsString::from)).unwrap() {
+            Line::Do(errand) => errand,
+            Line::Say(text) => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn subcommands_are_ch_remotes_and_cover_every_verb() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let subcommands: [&[&str]; 11] = [
+            &["ping"],
+            &["shutdown-vmm"],
+            &["create", path],
+            &["boot"],
+            &["info"],
+            &["add-device", "path=/d"],
+            &["remove-device", "nic0"],
+            &["shutdown"],
+            &["reboot"],
+            &["delete"],
+            &["counters"],
+        ];
+
+        for (words, route) in subcommands.iter().zip(route::ROUTES) {
+            let Errand { socket, wire } = errand(words);
+
+            assert_eq!(socket, Path::new("/run/a.sock"));
+            assert_eq!(wire.path, format!("{}{}", route::PREFIX, route.verb));
+            assert_eq!(wire.method, route.method);
+        }
+    }
+
+    #[test]
+    fn bodies_are_what_cloud_hypervisor_accepts() {
+        let add = errand(&["add-device", "path=/sys/x,id=nic0"]).wire;
+        let remove = errand(&["remove-device", "nic0"]).wire;
+
+        assert_eq!(add.body.unwrap(), r#"{"path":"/sys/x","id":"nic0","x_exclude_mmap_bars":[]}"#);
+        assert_eq!(remove.body.unwrap(), r#"{"id":"nic0"}"#);
+    }
+
+    #[test]
+    fn configuration_goes_to_the_server_as_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{ \"anything\" }").unwrap();
+
+        let wire = errand(&["create", file.path().to_str().unwrap()]).wire;
+
+        assert_eq!(wire.body.unwrap(), "{ \"anything\" }");
+    }
+
+    #[test]
+    fn missing_socket_is_explained() {
+        let error =
+            Errand { socket: "/nonexistent".into(), ..errand(&["ping"]) }.run().unwrap_err();
+
+        assert!(
+            error.starts_with("cannot connect to /nonexistent\n  because No such file"),
+            "{error}"
+        );
+    }
+}

@@ -12,21 +12,24 @@ tools=(debootstrap:debootstrap cpio:cpio xz:xz-utils zstd:zstd lz4:lz4 curl:curl
 # The release whose QEMU has a working igb with virtual functions.
 qemu_release=trixie
 
+# setup [guests]: everything, or only what a guest on a real host needs.
 setup() {
   mkdir -p "$cache"
   exec 9>"$cache/lock"
   flock 9
   install_tools
-  publish "$cache/qemu-$qemu_release" fetch_qemu
   publish "$cache/busybox" fetch_busybox
   local flavour
   for flavour in "${flavours[@]}"; do
     publish "$cache/kernels/$flavour" fetch_kernel "$flavour"
     publish "$(guest_image_dir "$flavour")" build_guest_image "$flavour"
   done
-  publish "$(host_image_dir)" build_host_image
-  publish "$cache/disk" build_disk
-  flock -u 9
+  if [ "${1:-}" != guests ]; then
+    publish "$cache/qemu-$qemu_release" fetch_qemu
+    publish "$(host_image_dir)" build_host_image
+    publish "$cache/disk" build_disk
+  fi
+  exec 9>&-
 }
 
 install_tools() {

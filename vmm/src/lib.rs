@@ -15,6 +15,7 @@ pub mod kvm;
 pub mod lifecycle;
 pub mod machine;
 pub mod memory;
+pub mod seccomp;
 pub mod signals;
 pub mod vcpu;
 pub mod watch;

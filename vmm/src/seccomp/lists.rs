@@ -1,0 +1,320 @@
+//! The lists, as data. Add a call to the smallest list that needs it, and say
+//! why if its name does not.
+
+use libc::{
+    CLONE_THREAD, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_OFD_SETLK, F_SETFD, F_SETFL,
+    PR_GET_NAME, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC,
+};
+
+use super::Kind;
+use super::ioctls::*;
+
+/// A permitted system call.
+pub(super) struct Call {
+    /// Its number.
+    pub(super) number: i64,
+    /// Under which condition; several entries for a number are alternatives.
+    pub(super) when: When,
+}
+
+/// Condition on the lower 32 bits of an argument (0 to 5).
+pub(super) enum When {
+    /// None.
+    Always,
+    /// It is one of these.
+    OneOf { argument: u8, values: &'static [u64] },
+    /// These of its bits are like this.
+    Masked { argument: u8, mask: u64, value: u64 },
+}
+
+const fn call(number: i64) -> Call {
+    Call { number, when: When::Always }
+}
+
+const fn one_of(number: i64, argument: u8, values: &'static [u64]) -> Call {
+    Call { number, when: When::OneOf { argument, values } }
+}
+
+const fn ioctls(requests: &'static [u64]) -> Call {
+    one_of(libc::SYS_ioctl, 1, requests)
+}
+
+/// Only if the bit is set.
+const fn with(number: i64, argument: u8, bit: u64) -> Call {
+    Call { number, when: When::Masked { argument, mask: bit, value: bit } }
+}
+
+/// Only if the bit is clear.
+const fn without(number: i64, argument: u8, bit: u64) -> Call {
+    Call { number, when: When::Masked { argument, mask: bit, value: 0 } }
+}
+
+/// Constants that the C library declares as signed, but never are.
+#[expect(clippy::cast_sign_loss, reason = "checked in the line before, at compile time")]
+const fn constant(value: i32) -> u64 {
+    assert!(value >= 0, "not a flag or command");
+    value as u64
+}
+
+/// Lists of `kind`, most frequent requests first: conditions are tried in order.
+pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
+    match kind {
+        Kind::Http => vec![COMMON, EVENTS, CONNECTIONS],
+        Kind::Signal => vec![COMMON, SIGNALS],
+        Kind::Vcpu => vec![RUN_GUEST, COMMON, DEVICE_ACCESS],
+        Kind::Worker => vec![COMMON, DEVICE_ACCESS, BUILD, THREADS],
+        Kind::Relay => vec![COMMON, EVENTS, RELAY],
+        // A superset of all that it starts.
+        Kind::Main => vec![
+            RUN_GUEST,
+            COMMON,
+            DEVICE_ACCESS,
+            BUILD,
+            THREADS,
+            RELAY,
+            EVENTS,
+            CONNECTIONS,
+            SIGNALS,
+            MACHINE,
+        ],
+    }
+}
+
+/// What the language's runtime, the allocator, locks, logging, a panic and the
+/// end of a thread need.
+const COMMON: &[Call] = &[
+    call(libc::SYS_read),
+    call(libc::SYS_write),
+    call(libc::SYS_writev),
+    call(libc::SYS_close),
+    call(libc::SYS_futex),
+    call(libc::SYS_brk),
+    call(libc::SYS_madvise),
+    call(libc::SYS_mremap),
+    call(libc::SYS_munmap),
+    without(libc::SYS_mmap, 2, constant(PROT_EXEC)),
+    without(libc::SYS_mprotect, 2, constant(PROT_EXEC)),
+    call(libc::SYS_exit),
+    call(libc::SYS_exit_group),
+    call(libc::SYS_getpid),
+    call(libc::SYS_gettid),
+    call(libc::SYS_getrandom),
+    // Where the host's clock has no fast path, each look at it is a call.
+    call(libc::SYS_clock_gettime),
+    call(libc::SYS_gettimeofday),
+    call(libc::SYS_clock_nanosleep),
+    call(libc::SYS_nanosleep),
+    call(libc::SYS_sched_yield),
+    call(libc::SYS_sched_getaffinity),
+    call(libc::SYS_restart_syscall),
+    call(libc::SYS_rt_sigreturn),
+    call(libc::SYS_rt_sigprocmask),
+    call(libc::SYS_sigaltstack),
+    // Abort, and one thread kicking another.
+    call(libc::SYS_tgkill),
+    // A new thread's first steps: they run under its parent's list, and under
+    // its own if it applies that late.
+    call(libc::SYS_rseq),
+    call(libc::SYS_set_robust_list),
+    one_of(libc::SYS_prctl, 0, &[constant(PR_GET_NAME), constant(PR_SET_NAME)]),
+    // Putting the terminal back before dying.
+    ioctls(&[TCSETS, TCSETS2]),
+    // Refused with ENOSYS by the filter before; see `super::absent`.
+    call(libc::SYS_clone3),
+];
+
+/// Waiting for descriptors.
+const EVENTS: &[Call] = &[
+    call(libc::SYS_epoll_create1),
+    call(libc::SYS_epoll_ctl),
+    call(libc::SYS_epoll_wait),
+    call(libc::SYS_epoll_pwait),
+    call(libc::SYS_poll),
+    call(libc::SYS_ppoll),
+    call(libc::SYS_eventfd2),
+    call(libc::SYS_timerfd_create),
+    call(libc::SYS_timerfd_settime),
+];
+
+/// Serving a Unix socket that is bound already.
+const CONNECTIONS: &[Call] = &[
+    call(libc::SYS_accept4),
+    call(libc::SYS_recvfrom),
+    call(libc::SYS_recvmsg),
+    call(libc::SYS_sendto),
+    call(libc::SYS_sendmsg),
+    call(libc::SYS_shutdown),
+    call(libc::SYS_getsockopt),
+    call(libc::SYS_getsockname),
+    call(libc::SYS_getpeername),
+    ioctls(&[FIONBIO, FIOCLEX]),
+    DESCRIPTOR_FLAGS,
+    call(libc::SYS_unlink),
+];
+
+const DESCRIPTOR_FLAGS: Call = one_of(
+    libc::SYS_fcntl,
+    1,
+    &[
+        constant(F_GETFD),
+        constant(F_SETFD),
+        constant(F_GETFL),
+        constant(F_SETFL),
+        constant(F_DUPFD_CLOEXEC),
+    ],
+);
+
+const SIGNALS: &[Call] = &[
+    call(libc::SYS_rt_sigtimedwait),
+    call(libc::SYS_signalfd4),
+    call(libc::SYS_poll),
+    call(libc::SYS_ppoll),
+];
+
+/// A vCPU between exits, and when it starts over after a reset.
+const RUN_GUEST: &[Call] = &[ioctls(&[
+    KVM_RUN,
+    KVM_GET_REGS,
+    KVM_SET_REGS,
+    KVM_GET_SREGS,
+    KVM_SET_SREGS,
+    KVM_GET_MSRS,
+    KVM_SET_MSRS,
+    KVM_GET_FPU,
+    KVM_SET_FPU,
+    KVM_GET_LAPIC,
+    KVM_SET_LAPIC,
+    KVM_GET_MP_STATE,
+    KVM_SET_MP_STATE,
+    KVM_GET_VCPU_EVENTS,
+    KVM_SET_VCPU_EVENTS,
+    KVM_GET_DEBUGREGS,
+    KVM_SET_DEBUGREGS,
+    KVM_GET_XSAVE,
+    KVM_SET_XSAVE,
+    KVM_GET_XCRS,
+    KVM_SET_XCRS,
+    KVM_SET_CPUID2,
+    KVM_GET_TSC_KHZ,
+    KVM_SET_TSC_KHZ,
+    KVM_KVMCLOCK_CTRL,
+])];
+
+/// What a guest's access to a passed-through function causes on the vCPU's own
+/// thread: configuration space, interrupts, windows onto BARs, a reset. Nothing
+/// is opened, closed for good, or mapped for DMA here.
+const DEVICE_ACCESS: &[Call] = &[
+    call(libc::SYS_pread64),
+    call(libc::SYS_pwrite64),
+    call(libc::SYS_eventfd2),
+    call(libc::SYS_poll),
+    call(libc::SYS_epoll_ctl),
+    call(libc::SYS_timerfd_settime),
+    // Duplicates of eventfds.
+    one_of(libc::SYS_fcntl, 1, &[constant(F_DUPFD_CLOEXEC)]),
+    call(libc::SYS_dup),
+    ioctls(&[
+        KVM_IRQFD,
+        KVM_SET_GSI_ROUTING,
+        KVM_SIGNAL_MSI,
+        KVM_IRQ_LINE,
+        KVM_IOEVENTFD,
+        KVM_SET_USER_MEMORY_REGION,
+        VFIO_DEVICE_SET_IRQS,
+        VFIO_DEVICE_RESET,
+    ]),
+];
+
+const RELAY: &[Call] = &[ioctls(&[KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_IRQFD])];
+
+/// Opening, inspecting and closing devices, and mapping RAM for them.
+const BUILD: &[Call] = &[
+    call(libc::SYS_openat),
+    call(libc::SYS_fstat),
+    call(libc::SYS_newfstatat),
+    call(libc::SYS_statx),
+    call(libc::SYS_lseek),
+    call(libc::SYS_getdents64),
+    call(libc::SYS_getcwd),
+    call(libc::SYS_readlink),
+    call(libc::SYS_readlinkat),
+    call(libc::SYS_access),
+    call(libc::SYS_faccessat2),
+    // Reading RLIMIT_MEMLOCK before RAM is pinned: no new limit is given.
+    one_of(libc::SYS_prlimit64, 2, &[0]),
+    DESCRIPTOR_FLAGS,
+    ioctls(&[
+        VFIO_GET_API_VERSION,
+        VFIO_CHECK_EXTENSION,
+        VFIO_SET_IOMMU,
+        VFIO_GROUP_GET_STATUS,
+        VFIO_GROUP_SET_CONTAINER,
+        VFIO_GROUP_UNSET_CONTAINER,
+        VFIO_GROUP_GET_DEVICE_FD,
+        VFIO_DEVICE_GET_INFO,
+        VFIO_DEVICE_GET_REGION_INFO,
+        VFIO_DEVICE_GET_IRQ_INFO,
+        VFIO_IOMMU_GET_INFO,
+        VFIO_IOMMU_MAP_DMA,
+        VFIO_IOMMU_UNMAP_DMA,
+        VFIO_DEVICE_FEATURE,
+        KVM_CREATE_DEVICE,
+        KVM_SET_DEVICE_ATTR,
+        KVM_HAS_DEVICE_ATTR,
+    ]),
+];
+
+/// Starting a thread (not a process) that restricts itself further.
+const THREADS: &[Call] = &[
+    with(libc::SYS_clone, 0, constant(CLONE_THREAD)),
+    one_of(libc::SYS_prctl, 0, &[constant(PR_SET_NO_NEW_PRIVS)]),
+    call(libc::SYS_seccomp),
+    call(libc::SYS_sched_setaffinity),
+];
+
+/// Creating and destroying machines, RAM and serial backends at run time.
+const MACHINE: &[Call] = &[
+    ioctls(&[
+        KVM_GET_API_VERSION,
+        KVM_CREATE_VM,
+        KVM_GET_MSR_INDEX_LIST,
+        KVM_CHECK_EXTENSION,
+        KVM_GET_VCPU_MMAP_SIZE,
+        KVM_GET_SUPPORTED_CPUID,
+        KVM_CREATE_VCPU,
+        KVM_SET_TSS_ADDR,
+        KVM_SET_IDENTITY_MAP_ADDR,
+        KVM_CREATE_IRQCHIP,
+        KVM_GET_IRQCHIP,
+        KVM_SET_IRQCHIP,
+        KVM_CREATE_PIT2,
+        KVM_GET_CPUID2,
+        KVM_SET_CLOCK,
+        KVM_GET_CLOCK,
+        KVM_NMI,
+        KVM_ENABLE_CAP,
+        TCGETS,
+        TCGETS2,
+        TIOCGWINSZ,
+        TIOCGPTN,
+        TIOCSPTLCK,
+    ]),
+    call(libc::SYS_memfd_create),
+    call(libc::SYS_ftruncate),
+    call(libc::SYS_fallocate),
+    call(libc::SYS_fsync),
+    call(libc::SYS_fdatasync),
+    call(libc::SYS_flock),
+    one_of(libc::SYS_fcntl, 1, &[constant(F_ADD_SEALS), constant(F_OFD_SETLK)]),
+    one_of(libc::SYS_socket, 0, &[constant(libc::AF_UNIX)]),
+    one_of(libc::SYS_socketpair, 0, &[constant(libc::AF_UNIX)]),
+    call(libc::SYS_bind),
+    call(libc::SYS_listen),
+    call(libc::SYS_connect),
+    call(libc::SYS_pipe2),
+    call(libc::SYS_rt_sigaction),
+    call(libc::SYS_sysinfo),
+    call(libc::SYS_uname),
+    call(libc::SYS_getuid),
+    call(libc::SYS_geteuid),
+];

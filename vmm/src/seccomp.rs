@@ -3,11 +3,10 @@
 //!
 //! **How threads get their lists.** A filter is inherited by threads started
 //! later, filters add up, and none can be taken back: a thread can never do
-//! what its parent may not. The rule here: `http` and `signal` threads are
-//! started while the first thread is still unfiltered; then the first thread,
-//! the event loop, applies [`Kind::Main`], which is by construction the union
-//! of what it needs itself and what vCPUs, workers and the relay need, because
-//! it starts those at any time.
+//! what its parent may not. The rule here: the HTTP thread is started while the
+//! first thread is still unfiltered; then the first thread, the event loop,
+//! applies [`Kind::Main`], which is by construction the union of what it needs
+//! itself and what vCPUs and workers need, because it starts those at any time. Threads that a worker starts keep the worker's list.
 //!
 //! **What nobody may do**: start processes or programs, trace, make memory
 //! executable, open other sockets than Unix ones, or use an ioctl whose number
@@ -51,21 +50,16 @@ pub enum Mode {
 pub enum Kind {
     /// Talks to API clients.
     Http,
-    /// Waits for signals to the process.
-    Signal,
     /// Runs the guest and answers its exits.
     Vcpu,
     /// Builds and tears down: opens, maps, resets, closes.
     Worker,
-    /// Injects interrupts that have no route in the kernel yet.
-    Relay,
-    /// The first thread: the event loop, which starts vCPUs, workers and relay.
+    /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Http, Self::Signal, Self::Vcpu, Self::Worker, Self::Relay, Self::Main];
+    const ALL: [Self; 4] = [Self::Http, Self::Vcpu, Self::Worker, Self::Main];
 }
 
 /// No sandbox, so better no process.

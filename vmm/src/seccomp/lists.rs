@@ -59,24 +59,13 @@ const fn constant(value: i32) -> u64 {
 /// Lists of `kind`, most frequent requests first: conditions are tried in order.
 pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
     match kind {
-        Kind::Http => vec![COMMON, EVENTS, CONNECTIONS],
-        Kind::Signal => vec![COMMON, SIGNALS],
+        Kind::Http => vec![COMMON, WAIT, CONNECTIONS],
         Kind::Vcpu => vec![RUN_GUEST, COMMON, DEVICE_ACCESS],
         Kind::Worker => vec![COMMON, DEVICE_ACCESS, BUILD, THREADS],
-        Kind::Relay => vec![COMMON, EVENTS, RELAY],
         // A superset of all that it starts.
-        Kind::Main => vec![
-            RUN_GUEST,
-            COMMON,
-            DEVICE_ACCESS,
-            BUILD,
-            THREADS,
-            RELAY,
-            EVENTS,
-            CONNECTIONS,
-            SIGNALS,
-            MACHINE,
-        ],
+        Kind::Main => {
+            vec![RUN_GUEST, COMMON, DEVICE_ACCESS, BUILD, THREADS, WAIT, CONNECTIONS, MACHINE]
+        }
     }
 }
 
@@ -124,19 +113,16 @@ const COMMON: &[Call] = &[
 ];
 
 /// Waiting for descriptors.
-const EVENTS: &[Call] = &[
-    call(libc::SYS_epoll_create1),
-    call(libc::SYS_epoll_ctl),
+const WAIT: &[Call] = &[
     call(libc::SYS_epoll_wait),
     call(libc::SYS_epoll_pwait),
+    call(libc::SYS_epoll_ctl),
     call(libc::SYS_poll),
     call(libc::SYS_ppoll),
-    call(libc::SYS_eventfd2),
-    call(libc::SYS_timerfd_create),
     call(libc::SYS_timerfd_settime),
 ];
 
-/// Serving a Unix socket that is bound already.
+/// Serving a Unix socket that is bound already, and descriptors sent over it.
 const CONNECTIONS: &[Call] = &[
     call(libc::SYS_accept4),
     call(libc::SYS_recvfrom),
@@ -145,11 +131,7 @@ const CONNECTIONS: &[Call] = &[
     call(libc::SYS_sendmsg),
     call(libc::SYS_shutdown),
     call(libc::SYS_getsockopt),
-    call(libc::SYS_getsockname),
-    call(libc::SYS_getpeername),
-    ioctls(&[FIONBIO, FIOCLEX]),
-    DESCRIPTOR_FLAGS,
-    call(libc::SYS_unlink),
+    one_of(libc::SYS_fcntl, 1, &[constant(F_DUPFD_CLOEXEC)]),
 ];
 
 const DESCRIPTOR_FLAGS: Call = one_of(
@@ -163,13 +145,6 @@ const DESCRIPTOR_FLAGS: Call = one_of(
         constant(F_DUPFD_CLOEXEC),
     ],
 );
-
-const SIGNALS: &[Call] = &[
-    call(libc::SYS_rt_sigtimedwait),
-    call(libc::SYS_signalfd4),
-    call(libc::SYS_poll),
-    call(libc::SYS_ppoll),
-];
 
 /// A vCPU between exits, and when it starts over after a reset.
 const RUN_GUEST: &[Call] = &[ioctls(&[
@@ -207,9 +182,8 @@ const DEVICE_ACCESS: &[Call] = &[
     call(libc::SYS_pread64),
     call(libc::SYS_pwrite64),
     call(libc::SYS_eventfd2),
+    // A pending bit is whether an eventfd is readable.
     call(libc::SYS_poll),
-    call(libc::SYS_epoll_ctl),
-    call(libc::SYS_timerfd_settime),
     // Duplicates of eventfds.
     one_of(libc::SYS_fcntl, 1, &[constant(F_DUPFD_CLOEXEC)]),
     call(libc::SYS_dup),
@@ -224,8 +198,6 @@ const DEVICE_ACCESS: &[Call] = &[
         VFIO_DEVICE_RESET,
     ]),
 ];
-
-const RELAY: &[Call] = &[ioctls(&[KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_IRQFD])];
 
 /// Opening, inspecting and closing devices, and mapping RAM for them.
 const BUILD: &[Call] = &[
@@ -298,7 +270,13 @@ const MACHINE: &[Call] = &[
         TIOCGWINSZ,
         TIOCGPTN,
         TIOCSPTLCK,
+        FIONBIO,
+        FIOCLEX,
     ]),
+    call(libc::SYS_epoll_create1),
+    call(libc::SYS_timerfd_create),
+    // A serial port's socket: made, replaced when stale, removed.
+    call(libc::SYS_unlink),
     call(libc::SYS_memfd_create),
     call(libc::SYS_ftruncate),
     call(libc::SYS_fallocate),

@@ -8,9 +8,15 @@ use std::sync::Arc;
 use devices::io::Access;
 use devices::legacy::i8042::{self, I8042};
 use devices::legacy::serial::{Console, Uart};
+use devices::pci::bar::Apertures;
+use devices::pci::bus::Bus;
+use devices::pci::ecam::Ecam;
+use devices::pci::ports::ConfigPorts;
 use devices::platform::power::{self, Power, PowerEvent};
 use devices::platform::slots::Slots;
 use devices::space::{Claim, ClaimError, Space};
+use devices::vfio::bars::GuestSpaces;
+use devices::vfio::iommu::Iommu;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -19,6 +25,9 @@ use crate::boot::Payload;
 use crate::config::{SerialSpec, VmSpec};
 use crate::console::{self, backend};
 use crate::events::{Event, Poster};
+use crate::hotplug::{Bay, Finished, Host};
+use crate::irq::routes::Routes;
+use crate::kvm::vfio::VfioDevice;
 use crate::kvm::{self, Irqchips, Kvm};
 use crate::machine::{Machine, Serial};
 use crate::memory::ram::{self, Ram};
@@ -53,7 +62,9 @@ pub enum Error {
 #[derive(Clone, Copy)]
 pub struct Reports<'a> {
     /// For guest events.
-    pub events: &'a Poster,
+    pub events: &'a Poster<Event>,
+    /// For what workers have finished.
+    pub finished: &'a Poster<Finished>,
     /// For descriptors.
     pub watch: &'a Watch,
 }
@@ -72,13 +83,29 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     board.power()?;
     let slots = board.slots()?;
     let serial = board.serial(&spec.serial)?;
+    let bus = board.bus()?;
     let claims = board.claims;
 
     let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, reports.events)?;
     let mem64 = mem64(spec.memory.size, kvm.address_bits()?);
+    let guest = GuestSpaces {
+        memory: Arc::clone(&spaces.memory),
+        io: Arc::clone(&spaces.ports),
+        windows: Arc::new(memory_slots),
+        apertures: Apertures { io: layout::PCI_IO, mem32: layout::PCI_MEM32, mem64: mem64.clone() },
+    };
+    let watch = Arc::new(VfioDevice::new(Arc::clone(&vm)));
+    let host = Host {
+        iommu: Arc::new(Iommu::new(ram.ranges(), watch)),
+        routes: Arc::new(Routes::new(Arc::clone(&vm))),
+        spaces: guest,
+        vm: Arc::clone(&vm),
+    };
+    let bay = Bay::new(bus, Arc::clone(&slots), host, reports.finished.clone());
     let tables = acpi::Inputs { vcpus: spec.vcpus, mem64, com1: serial.is_some() };
     Ok(Machine {
         vcpus,
+        bay,
         _claims: claims,
         serial,
         slots,
@@ -124,6 +151,17 @@ impl Board<'_> {
         Ok(Some(Serial { console, uart }))
     }
 
+    /// The root bus, behind both windows on configuration space.
+    fn bus(&mut self) -> Result<Arc<Bus>, Error> {
+        let bus = Arc::<Bus>::default();
+        let ports = ConfigPorts::new(Arc::clone(&bus));
+        self.port(layout::CONFIG_PORT, layout::CONFIG_SIZE, Arc::new(ports))?;
+        let ecam = Arc::new(Ecam::new(Arc::clone(&bus)));
+        let claim = self.spaces.memory.claim(layout::ECAM_BASE, layout::ECAM_SIZE, ecam)?;
+        self.claims.push(claim);
+        Ok(bus)
+    }
+
     fn port(&mut self, base: u64, size: u64, device: Arc<dyn Access>) -> Result<(), Error> {
         self.claims.push(self.spaces.ports.claim(base, size, device)?);
         Ok(())
@@ -149,7 +187,7 @@ fn mem64(ram: u64, address_bits: u32) -> Range<u64> {
     start..end.max(start)
 }
 
-impl power::Events for Poster {
+impl power::Events for Poster<Event> {
     fn post(&self, event: PowerEvent) {
         Self::post(
             self,

@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
+use api::schema::device::AddDevice;
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
 
 use crate::boot::Payload;
 use crate::memory::ram::Backings;
+
+pub mod device;
+
+use self::device::{DeviceError, DeviceSpec};
 
 /// Most vCPUs: their APIC ids are 0 to 254, 255 addresses them all.
 const MOST_VCPUS: u32 = 255;
@@ -27,6 +32,8 @@ pub struct VmSpec {
     pub payload: Option<Payload>,
     /// Where its serial port goes.
     pub serial: SerialSpec,
+    /// Host functions it has from the start.
+    pub devices: Vec<DeviceSpec>,
 }
 
 /// Where the serial port's bytes go to and come from.
@@ -69,6 +76,12 @@ pub enum SpecError {
     /// There is no paravirtual console yet.
     #[error("console mode {0:?} is not offered: use serial")]
     Console(ConsoleMode),
+    /// One of its devices.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Two devices of one name.
+    #[error("two devices have the id {0}")]
+    TwoDevices(String),
 }
 
 impl TryFrom<VmConfig> for VmSpec {
@@ -76,7 +89,7 @@ impl TryFrom<VmConfig> for VmSpec {
 
     fn try_from(body: VmConfig) -> Result<Self, SpecError> {
         // Taken apart by name, so that a new field cannot be forgotten here.
-        let VmConfig { payload, cpus, memory, serial, console, devices: _ } = body;
+        let VmConfig { payload, cpus, memory, serial, console, devices } = body;
         match console.mode {
             ConsoleMode::Off | ConsoleMode::Null => {}
             mode @ (ConsoleMode::Pty
@@ -89,8 +102,23 @@ impl TryFrom<VmConfig> for VmSpec {
             memory: memory.try_into()?,
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
+            devices: device_specs(devices.unwrap_or_default())?,
         })
     }
+}
+
+fn device_specs(bodies: Vec<AddDevice>) -> Result<Vec<DeviceSpec>, SpecError> {
+    let mut specs: Vec<DeviceSpec> = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        let spec = DeviceSpec::try_from(body)?;
+        match &spec.id {
+            Some(id) if specs.iter().any(|other| other.id.as_ref() == Some(id)) => {
+                return Err(SpecError::TwoDevices(id.to_string()));
+            }
+            Some(_) | None => specs.push(spec),
+        }
+    }
+    Ok(specs)
 }
 
 fn vcpus(body: &CpusConfig) -> Result<u8, SpecError> {

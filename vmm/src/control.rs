@@ -1,43 +1,41 @@
 //! The one place where a request meets the machine.
 
-use std::collections::BTreeMap;
-
-use api::mailbox::Call;
-use api::request::{Answer, Fault, Request, Response, Status, code};
+use api::mailbox::{Call, Reply};
+use api::request::{Request, Response};
 use api::schema::info::{VmInfo, VmmPing};
+use api::schema::machine::VmConfig;
 
 use crate::lifecycle::{Ending, Error, Vmm};
 
 /// Does what a client asked, and answers.
 pub fn handle(vmm: &mut Vmm, call: Call) {
     let Call { request, reply } = call;
-    reply.send(answer(vmm, request));
-}
-
-fn answer(vmm: &mut Vmm, request: Request) -> Answer {
     match request {
-        Request::Ping => Ok(Response::Ping(ping())),
+        // These keep the reply until it is done.
+        Request::Boot => vmm.boot(Some(reply)),
+        Request::AddDevice(body) => vmm.add_device(body, reply),
+        Request::RemoveDevice(body) => vmm.remove_device(body, reply),
+        // These are done at once.
+        Request::Ping => reply.send(Ok(Response::Ping(ping()))),
         Request::VmmShutdown => {
             vmm.end(Ending::Asked);
-            Ok(Response::Done)
+            reply.send(Ok(Response::Done));
         }
-        Request::Create(config) => done(vmm.create(*config), "cannot create the VM"),
-        Request::Boot => done(vmm.boot(), "cannot boot the VM"),
-        Request::Shutdown => done(vmm.shutdown(), "cannot shut the VM down"),
-        Request::Reboot => done(vmm.reboot(), "cannot reboot the VM"),
-        Request::Delete => done(vmm.delete(), "cannot delete the VM"),
-        Request::Info => info(vmm).map_err(|error| error.fault("cannot show the VM")),
-        Request::Counters => counters(vmm).map_err(|error| error.fault("cannot count")),
-        Request::AddDevice(_) | Request::RemoveDevice(_) => Err(Fault::plain(
-            Status::NotImplemented,
-            code::API_NOT_IMPLEMENTED,
-            "hot-plug is not built yet",
-        )),
+        Request::Create(config) => done(reply, vmm.create(*config), "cannot create the VM"),
+        Request::Shutdown => done(reply, vmm.shutdown(), "cannot shut the VM down"),
+        Request::Reboot => done(reply, vmm.reboot(), "cannot reboot the VM"),
+        Request::Delete => done(reply, vmm.delete(), "cannot delete the VM"),
+        Request::Info => answer(reply, info(vmm), "cannot show the VM"),
+        Request::Counters => answer(reply, counters(vmm), "cannot count"),
     }
 }
 
-fn done(result: Result<(), Error>, asked: &str) -> Answer {
-    result.map(|()| Response::Done).map_err(|error| error.fault(asked))
+fn answer(reply: Reply, result: Result<Response, Error>, asked: &str) {
+    reply.send(result.map_err(|error| error.fault(asked)));
+}
+
+fn done(reply: Reply, result: Result<(), Error>, asked: &str) {
+    answer(reply, result.map(|()| Response::Done), asked);
 }
 
 fn ping() -> VmmPing {
@@ -52,15 +50,19 @@ fn ping() -> VmmPing {
 
 fn info(vmm: &Vmm) -> Result<Response, Error> {
     let vm = vmm.vm.as_ref().ok_or(Error::NotCreated)?;
+    let machine = vm.stage.machine();
+    let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
+    let devices = (!specs.is_empty()).then(|| specs.into_iter().map(Into::into).collect());
     Ok(Response::Info(Box::new(VmInfo {
-        config: vm.config.clone(),
+        config: VmConfig { devices, ..vm.config.clone() },
         state: vm.stage.state(),
         memory_actual_size: vm.spec.memory.size,
-        device_tree: None,
+        device_tree: machine.map(|machine| machine.bay.tree()),
     })))
 }
 
 fn counters(vmm: &Vmm) -> Result<Response, Error> {
-    vmm.vm.as_ref().ok_or(Error::NotCreated)?;
-    Ok(Response::Counters(BTreeMap::new()))
+    let vm = vmm.vm.as_ref().ok_or(Error::NotCreated)?;
+    let counters = vm.stage.machine().map(|machine| machine.bay.counters());
+    Ok(Response::Counters(counters.unwrap_or_default()))
 }

@@ -23,14 +23,14 @@ pub fn run(vmm: Vmm, calls: Receiver, signals: Signals) -> Result<Ending, Error>
     let mut manager = EventManager::new().map_err(Error::Wait)?;
     let id = manager.add_subscriber(Sources { vmm, calls, signals });
     loop {
+        let sources = manager.subscriber_mut(id).map_err(Error::Wait)?;
+        if let Some(ending) = sources.vmm.ending.take() {
+            return Ok(ending);
+        }
         match manager.run() {
             Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(Error::Wait(error)),
             Ok(_) => {}
-        }
-        let sources = manager.subscriber_mut(id).map_err(Error::Wait)?;
-        if let Some(ending) = sources.vmm.ending.take() {
-            return Ok(ending);
         }
     }
 }
@@ -48,12 +48,13 @@ struct Sources {
 enum Source {
     Calls,
     Guest,
+    Workers,
     Machine,
     Signals,
 }
 
 impl Source {
-    const ALL: [Self; 4] = [Self::Calls, Self::Guest, Self::Machine, Self::Signals];
+    const ALL: [Self; 5] = [Self::Calls, Self::Guest, Self::Workers, Self::Machine, Self::Signals];
 
     fn events(self, fd: RawFd) -> Events {
         Events::with_data_raw(fd, self as u32, EventSet::IN)
@@ -65,6 +66,7 @@ impl Sources {
         match source {
             Source::Calls => self.calls.as_raw_fd(),
             Source::Guest => self.vmm.inbox.as_raw_fd(),
+            Source::Workers => self.vmm.finished.as_raw_fd(),
             Source::Machine => self.vmm.watch.as_raw_fd(),
             Source::Signals => self.signals.as_raw_fd(),
         }
@@ -78,6 +80,7 @@ impl Sources {
                 }
             }
             Source::Guest => self.vmm.take_events(),
+            Source::Workers => self.vmm.take_finished(),
             Source::Machine => self.vmm.take_ready(),
             Source::Signals => {
                 self.signals.take();

@@ -1,4 +1,5 @@
-//! What the machine's other threads tell the event loop.
+//! What the machine's other threads tell the event loop: events of the guest, and
+//! what workers have finished.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,31 +25,37 @@ pub enum Event {
 }
 
 /// Thread's end: posts events.
-#[derive(Clone, Debug)]
-pub struct Poster {
-    queue: Sender<Event>,
+#[derive(Debug)]
+pub struct Poster<T> {
+    queue: Sender<T>,
     bell: Arc<EventFd>,
+}
+
+impl<T> Clone for Poster<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+    }
 }
 
 /// Event loop's end. Readable when an event waits.
 #[derive(Debug)]
-pub struct Inbox {
-    queue: Receiver<Event>,
+pub struct Inbox<T> {
+    queue: Receiver<T>,
     bell: Arc<EventFd>,
 }
 
 /// Makes a connected pair.
-pub fn channel() -> io::Result<(Poster, Inbox)> {
+pub fn channel<T>() -> io::Result<(Poster<T>, Inbox<T>)> {
     let bell = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
     let (sender, receiver) = mpsc::channel();
     let inbox = Inbox { queue: receiver, bell: Arc::clone(&bell) };
     Ok((Poster { queue: sender, bell }, inbox))
 }
 
-impl Poster {
+impl<T> Poster<T> {
     /// Posts `event`. When nobody listens any more the machine is going away,
     /// and the event means nothing.
-    pub fn post(&self, event: Event) {
+    pub fn post(&self, event: T) {
         if self.queue.send(event).is_ok() {
             // Fails only when the counter is about to overflow: it rings already.
             let _ = self.bell.write(1);
@@ -56,16 +63,16 @@ impl Poster {
     }
 }
 
-impl Inbox {
+impl<T> Inbox<T> {
     /// Silences the bell and returns what has been posted.
-    pub fn drain(&self) -> Vec<Event> {
+    pub fn drain(&self) -> Vec<T> {
         // Fails only when nothing rang.
         let _ = self.bell.read();
         self.queue.try_iter().collect()
     }
 }
 
-impl AsRawFd for Inbox {
+impl<T> AsRawFd for Inbox<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.bell.as_raw_fd()
     }

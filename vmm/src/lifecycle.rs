@@ -1,33 +1,51 @@
 //! A VM from its configuration to its end.
 //!
 //! ```text
-//!          create            boot               shutdown
-//! (none) ---------> Created -------> Running ------------> Shutdown
-//!    ^                 |              |   ^ reboot             | boot: Running
-//!    +----- delete ----+--- delete ---+---+--------- delete ---+
+//!          create            boot             built           shutdown
+//! (none) ---------> Created -------> Starting -------> Running ---------> Shutdown
+//!    ^                 |  ^  failed    |                |   ^ reboot         | boot: Starting
+//!    |                 |  +------------+                |   |                |
+//!    +----- delete ----+--- delete -----------------------------------------+
 //! ```
+//! Starting is passed at once by a VM without devices; with some, workers open
+//! them and map all RAM, which takes seconds, while the event loop serves on.
 //! A reboot keeps the machine: its VM, memory, memory slots and devices, with
 //! RAM pinned. Only the processors and interrupt controllers begin again.
 
+mod bay;
+mod error;
+mod start;
+
 use std::io;
 
-use api::request::{Fault, Status, code};
+use std::time::Duration;
+
+use api::mailbox::Reply;
 use api::schema::info::VmState;
 use api::schema::machine::VmConfig;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use devices::pci::Slot;
+use vmm_sys_util::timerfd::TimerFd;
 
-use crate::assemble::{self, Reports, assemble};
-use crate::config::{SpecError, VmSpec};
+use crate::config::VmSpec;
 use crate::events::{self, Event, Inbox, Poster};
+use crate::hotplug::Finished;
 use crate::machine::Machine;
 use crate::watch::{Source, Watch};
-use crate::{acpi, boot, kvm};
+
+pub use self::error::{Error, chain};
+
+/// How often the bay looks whether the guest has noticed.
+const TICK: Duration = Duration::from_millis(250);
 
 /// The one VM that a process may have, and what happens to it.
 pub struct Vmm {
     pub(crate) vm: Option<Vm>,
-    pub(crate) poster: Poster,
-    pub(crate) inbox: Inbox,
+    pub(crate) poster: Poster<Event>,
+    pub(crate) inbox: Inbox<Event>,
+    pub(crate) finished_poster: Poster<Finished>,
+    pub(crate) finished: Inbox<Finished>,
+    /// Ticks while something in the bay waits for time to pass.
+    timer: TimerFd,
     pub(crate) watch: Watch,
     /// Set when the process is to end.
     pub(crate) ending: Option<Ending>,
@@ -44,6 +62,9 @@ pub(crate) struct Vm {
 pub(crate) enum Stage {
     /// Nothing but a configuration.
     Created,
+    /// Its devices are being opened; its vCPUs have not started. Who asked, if
+    /// it was a client.
+    Starting(Box<Machine>, Option<Reply>),
     /// Its vCPUs run.
     Running(Box<Machine>),
     /// It ran.
@@ -59,49 +80,15 @@ pub enum Ending {
     Failed(String),
 }
 
-/// Why a VM did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Create first.
-    #[error("no VM has been created")]
-    NotCreated,
-    /// Only one at a time.
-    #[error("there is a VM already; delete it first")]
-    Exists,
-    /// It does not run.
-    #[error("the VM is not running")]
-    NotRunning,
-    /// It runs already.
-    #[error("the VM is running already")]
-    Running,
-    /// Something in the configuration.
-    #[error("the VM's configuration is not valid")]
-    Config(#[from] SpecError),
-    /// Nothing to boot.
-    #[error("the VM has no kernel to boot")]
-    NoPayload,
-    /// A part of the machine.
-    #[error("cannot build the machine")]
-    Assemble(#[from] assemble::Error),
-    /// The kernel, or what goes with it.
-    #[error("cannot load what the VM boots")]
-    Load(#[from] boot::Error),
-    /// The tables do not fit into the guest's memory.
-    #[error("cannot write the ACPI tables into guest memory")]
-    Tables(#[source] GuestMemoryError),
-    /// The interrupt controllers.
-    #[error("cannot reset the interrupt controllers")]
-    Interrupts(#[from] kvm::Error),
-    /// The serial port.
-    #[error("cannot reset the serial port")]
-    Serial(#[source] io::Error),
-}
-
 impl Vmm {
     /// No VM yet.
     pub fn new() -> io::Result<Self> {
         let (poster, inbox) = events::channel()?;
-        Ok(Self { vm: None, poster, inbox, watch: Watch::new()?, ending: None })
+        let (finished_poster, finished) = events::channel()?;
+        let (timer, watch) = (TimerFd::new().map_err(io::Error::from)?, Watch::new()?);
+        watch.add(&timer, Source::Timer)?;
+        let (vm, ending) = (None, None);
+        Ok(Self { vm, poster, inbox, finished_poster, finished, timer, watch, ending })
     }
 
     /// Remembers a configuration; nothing runs yet.
@@ -114,53 +101,46 @@ impl Vmm {
         Ok(())
     }
 
-    /// Builds the machine and starts it. After a failure the VM is as it was.
-    pub fn boot(&mut self) -> Result<(), Error> {
-        let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        if let Stage::Running(_) = vm.stage {
-            return Err(Error::Running);
-        }
-        let payload = vm.spec.payload.clone().ok_or(Error::NoPayload)?;
-        let machine =
-            assemble(&vm.spec, payload, Reports { events: &self.poster, watch: &self.watch })?;
-        start(&machine)?;
-        log::info!("the VM is running");
-        vm.stage = Stage::Running(Box::new(machine));
-        Ok(())
-    }
-
-    /// Stops the guest and takes the machine apart; the configuration stays.
+    /// Stops the guest and takes the machine apart; the configuration stays,
+    /// with the devices that the guest had.
     pub fn shutdown(&mut self) -> Result<(), Error> {
         let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        match vm.stage {
-            Stage::Running(_) => vm.stage = Stage::Shutdown,
-            Stage::Created | Stage::Shutdown => return Err(Error::NotRunning),
+        match std::mem::replace(&mut vm.stage, Stage::Shutdown) {
+            Stage::Running(machine) => {
+                vm.spec.devices = machine.bay.specs();
+                self.discard(*machine);
+                Ok(())
+            }
+            Stage::Starting(machine, reply) => {
+                self.discard(*machine);
+                drop(reply);
+                Ok(())
+            }
+            other @ (Stage::Created | Stage::Shutdown) => {
+                vm.stage = other;
+                Err(Error::NotRunning)
+            }
         }
-        // What the guest asked for before it stopped means nothing any more.
-        self.inbox.drain();
-        Ok(())
     }
 
-    /// Starts the guest afresh in the same machine.
-    pub fn reboot(&mut self) -> Result<(), Error> {
-        let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        let Stage::Running(machine) = &vm.stage else { return Err(Error::NotRunning) };
-        machine.vcpus.park();
-        // Posted before the vCPUs were parked, so meant for the boot that is over.
+    /// Takes a machine apart, and with it what its threads still had to say.
+    fn discard(&mut self, machine: Machine) {
+        drop(machine);
         self.inbox.drain();
-        let started = reset(machine).and_then(|()| start(machine));
-        match started {
-            Ok(()) => log::info!("the VM has been reset"),
-            // A machine that does not start again is as good as off.
-            Err(_) => vm.stage = Stage::Shutdown,
+        self.finished.drain();
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        if let Some(vm) = &mut self.vm {
+            vm.stage = stage;
         }
-        started
     }
 
     /// Stops the guest, if it runs, and forgets the VM.
     pub fn delete(&mut self) -> Result<(), Error> {
         self.vm.take().map(drop).ok_or(Error::NotCreated)?;
         self.inbox.drain();
+        self.finished.drain();
         Ok(())
     }
 
@@ -186,21 +166,56 @@ impl Vmm {
 
     /// Serves the machine's descriptors.
     pub fn take_ready(&mut self) {
-        let ready = self.watch.ready();
-        let Some(Vm { stage: Stage::Running(machine), .. }) = &mut self.vm else { return };
-        for source in ready {
-            match source {
-                Source::Console => {
-                    if let Some(serial) = &mut machine.serial {
-                        serial.console.ready();
+        for source in self.watch.ready() {
+            let machine = self.vm.as_mut().and_then(|vm| vm.stage.built());
+            match (source, machine) {
+                (Source::Console, Some(machine)) => {
+                    machine.serial.iter_mut().for_each(|serial| serial.console.ready());
+                }
+                (Source::Slots, Some(machine)) => {
+                    let ejected = machine.slots.take_ejected().filter_map(Slot::new);
+                    ejected.for_each(|slot| machine.bay.eject(slot));
+                }
+                (Source::Timer, machine) => {
+                    // Ready, so it does not block.
+                    let _ = self.timer.wait();
+                    if !machine.is_some_and(|machine| machine.bay.tick()) {
+                        let _ = self.timer.clear();
                     }
                 }
-                Source::Slots => {
-                    for slot in machine.slots.take_ejected() {
-                        log::info!("the guest let go of slot {slot}");
-                    }
-                }
+                // Closed together with the machine.
+                (Source::Console | Source::Slots, None) => {}
             }
+        }
+    }
+
+    /// Takes over what workers have finished.
+    pub fn take_finished(&mut self) {
+        for finished in self.finished.drain() {
+            let stage = self.vm.as_mut().map(|vm| &mut vm.stage);
+            match (finished, stage) {
+                (Finished::Built(id, outcome), Some(Stage::Running(machine))) => {
+                    // Whoever asked has been answered; an error is in the log.
+                    let _ = machine.bay.commit(id, outcome, true);
+                    self.start_timer();
+                }
+                (Finished::Built(id, outcome), Some(Stage::Starting(machine, _))) => {
+                    let built = machine.bay.commit(id, outcome, false);
+                    self.go_on_starting(built.map(drop));
+                }
+                (Finished::Gone(id, place), Some(Stage::Running(machine))) => {
+                    machine.bay.gone(&id, place);
+                }
+                // Of a machine that is no more: dropped, and so undone.
+                (Finished::Built(..) | Finished::Gone(..), _) => {}
+            }
+        }
+    }
+
+    /// Lets the bay be called again while something waits in it.
+    fn start_timer(&mut self) {
+        if let Err(error) = self.timer.reset(TICK, Some(TICK)) {
+            log::error!("no timer: a guest that misses a notice is not reminded: {error}");
         }
     }
 
@@ -212,65 +227,28 @@ impl Vmm {
 }
 
 impl Stage {
+    /// The machine, while it runs.
+    pub(crate) fn machine(&self) -> Option<&Machine> {
+        match self {
+            Self::Running(machine) => Some(machine),
+            Self::Created | Self::Starting(..) | Self::Shutdown => None,
+        }
+    }
+
+    /// The machine, whether it runs yet or not.
+    fn built(&mut self) -> Option<&mut Machine> {
+        match self {
+            Self::Running(machine) | Self::Starting(machine, _) => Some(machine),
+            Self::Created | Self::Shutdown => None,
+        }
+    }
+
     /// The state's name on the API.
     pub(crate) fn state(&self) -> VmState {
         match self {
-            Self::Created => VmState::Created,
+            Self::Created | Self::Starting(..) => VmState::Created,
             Self::Running(_) => VmState::Running,
             Self::Shutdown => VmState::Shutdown,
         }
     }
-}
-
-/// Puts everything but the processors, which reset themselves when they start,
-/// into the state after power-on. The vCPUs are parked.
-fn reset(machine: &Machine) -> Result<(), Error> {
-    machine.slots.reset();
-    if let Some(serial) = &machine.serial {
-        serial.uart.reset().map_err(Error::Serial)?;
-    }
-    Ok(machine.fresh_chips.restore(&machine.vm)?)
-}
-
-/// Loads what the guest boots and lets its parked vCPUs run.
-fn start(machine: &Machine) -> Result<(), Error> {
-    let tables = acpi::tables(&machine.tables);
-    let memory = machine.ram.memory();
-    let written = memory.write_slice(&tables.bytes, GuestAddress(tables.address));
-    written.map_err(Error::Tables)?;
-    let entry = boot::load(memory, &machine.payload, Some(tables.rsdp))?;
-    machine.vcpus.start(entry);
-    Ok(())
-}
-
-impl Error {
-    /// What a client is told; `asked` says what could not be done.
-    pub fn fault(&self, asked: &str) -> Fault {
-        let (status, code) = match self {
-            Self::NotCreated => (Status::NotFound, code::VM_NOT_CREATED),
-            Self::Exists => (Status::BadRequest, code::VM_EXISTS),
-            Self::NotRunning => (Status::BadRequest, code::VM_NOT_RUNNING),
-            Self::Running => (Status::BadRequest, code::VM_RUNNING),
-            Self::Config(_) => (Status::BadRequest, code::VM_BAD_CONFIG),
-            Self::NoPayload | Self::Load(_) => (Status::BadRequest, code::VM_BAD_PAYLOAD),
-            Self::Assemble(_) | Self::Tables(_) | Self::Interrupts(_) | Self::Serial(_) => {
-                (Status::Internal, code::VM_BOOT_FAILED)
-            }
-        };
-        Fault::new(status, code, asked, self)
-    }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line
 }

@@ -10,6 +10,7 @@ use kvm_ioctls::VmFd;
 
 use crate::acpi;
 use crate::boot::Payload;
+use crate::hotplug::Bay;
 use crate::kvm::Irqchips;
 use crate::memory::ram::Ram;
 use crate::vcpu::{Spaces, Vcpus};
@@ -18,6 +19,7 @@ use crate::vcpu::{Spaces, Vcpus};
 /// what the guest could reach goes, then its memory, then the VM itself.
 pub struct Machine {
     pub(crate) vcpus: Vcpus,
+    pub(crate) bay: Bay,
     pub(crate) _claims: Vec<Claim>,
     pub(crate) serial: Option<Serial>,
     pub(crate) slots: Arc<Slots>,

@@ -20,7 +20,7 @@ use kvm_ioctls::VmFd;
 use crate::arch::x86_64::cpuid::Template;
 use crate::arch::x86_64::registers::Entry;
 use crate::arch::x86_64::reset::Fresh;
-use crate::events::Poster;
+use crate::events::{Event, Poster};
 use crate::kvm::kick::{Kick, install_signal};
 use crate::kvm::{self, Kvm};
 
@@ -78,7 +78,7 @@ impl Vcpus {
         (kvm, vm): (&Kvm, &VmFd),
         count: u8,
         spaces: &Spaces,
-        events: &Poster,
+        events: &Poster<Event>,
     ) -> Result<Self, Error> {
         let most = kvm.most_vcpus();
         if usize::from(count) > most {

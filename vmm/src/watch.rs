@@ -21,10 +21,12 @@ pub enum Source {
     Console,
     /// The hot-plug registers: the guest let go of a slot.
     Slots,
+    /// Something in the bay waits for time to pass.
+    Timer,
 }
 
 impl Source {
-    const ALL: [Self; 2] = [Self::Console, Self::Slots];
+    const ALL: [Self; 3] = [Self::Console, Self::Slots, Self::Timer];
 }
 
 impl Watch {

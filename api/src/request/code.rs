@@ -42,6 +42,8 @@ codes! {
     VM_NOT_RUNNING = "vm.not-running";
     /// The VM is running already.
     VM_RUNNING = "vm.running";
+    /// The VM is being built; it will run soon.
+    VM_STARTING = "vm.starting";
     /// The configuration is contradictory or out of range.
     VM_BAD_CONFIG = "vm.bad-config";
     /// The kernel, the initramfs or the command line cannot be loaded.

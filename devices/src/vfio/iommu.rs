@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
@@ -68,6 +68,9 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// The machine is going away.
+    #[error("the machine is stopping")]
+    Cancelled,
 }
 
 /// One machine's view of the host's IOMMU.
@@ -76,6 +79,7 @@ pub struct Iommu {
     watch: Arc<dyn GroupWatch>,
     domain: Mutex<Weak<Domain>>,
     pieces_mapped: Counter,
+    cancelled: AtomicBool,
 }
 
 /// A container with a type 1 domain in which all guest RAM is mapped.
@@ -97,7 +101,14 @@ pub struct Attachment {
 impl Iommu {
     /// For a machine with this RAM. Nothing is opened yet.
     pub fn new(ram: Vec<RamRange>, watch: Arc<dyn GroupWatch>) -> Self {
-        Self { ram, watch, domain: Mutex::default(), pieces_mapped: Counter::default() }
+        let (domain, pieces_mapped) = (Mutex::default(), Counter::default());
+        Self { ram, watch, domain, pieces_mapped, cancelled: AtomicBool::new(false) }
+    }
+
+    /// Makes attaching that is under way, and all that comes, fail soon: the
+    /// machine is going away.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Attaches group `number`, or shares it when it is attached already. May
@@ -149,7 +160,7 @@ impl Iommu {
         let failure = Mutex::new(None);
         let work = || {
             while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match map_piece(container, piece) {
+                match self.map_piece(container, piece) {
                     Ok(()) => self.pieces_mapped.bump(),
                     Err(error) => {
                         next.store(pieces.len(), Ordering::Relaxed);
@@ -168,6 +179,20 @@ impl Iommu {
             work();
         });
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn map_piece(&self, container: &VfioContainer, piece: &RamRange) -> Result<(), AttachError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(AttachError::Cancelled);
+        }
+        // A kernel without MADV_POPULATE_WRITE (before 5.14) faults pages in while it pins them.
+        if let Err(error) = dma::populate(piece) {
+            log::debug!("cannot fault guest RAM in beforehand: {error}");
+        }
+        dma::map(container, piece).map_err(|source| {
+            let (guest, size) = (piece.guest, piece.size);
+            AttachError::Map { guest, size, source }
+        })
     }
 }
 
@@ -200,17 +225,6 @@ fn open(number: u32) -> Result<Group, AttachError> {
 
 fn join(group: &Group, number: u32, container: &VfioContainer) -> Result<(), AttachError> {
     group.join(container).map_err(|e| AttachError::Join(number, "attach", e))
-}
-
-fn map_piece(container: &VfioContainer, piece: &RamRange) -> Result<(), AttachError> {
-    // A kernel without MADV_POPULATE_WRITE (before 5.14) faults pages in while it pins them.
-    if let Err(error) = dma::populate(piece) {
-        log::debug!("cannot fault guest RAM in beforehand: {error}");
-    }
-    dma::map(container, piece).map_err(|source| {
-        let (guest, size) = (piece.guest, piece.size);
-        AttachError::Map { guest, size, source }
-    })
 }
 
 /// Cuts a range into pieces.

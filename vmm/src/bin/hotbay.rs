@@ -50,7 +50,7 @@ fn run(args: Args) -> Result<(), String> {
     let memory = MemoryConfig { size: args.memory << 20, ..MemoryConfig::default() };
     let config = VmConfig { payload, serial, cpus, memory, ..VmConfig::default() };
     vmm.create(config).map_err(|error| chain(&error))?;
-    vmm.boot().map_err(|error| chain(&error))?;
+    vmm.boot(None);
     match event_loop::run(vmm, calls, signals).map_err(|error| chain(&error))? {
         Ending::Asked => Ok(()),
         Ending::Failed(reason) => Err(reason),

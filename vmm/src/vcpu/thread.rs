@@ -19,7 +19,7 @@ pub(super) struct Body {
     pub(super) kick: Arc<Kick>,
     pub(super) gate: Arc<Gate>,
     pub(super) spaces: Spaces,
-    pub(super) events: Poster,
+    pub(super) events: Poster<Event>,
 }
 
 impl Body {

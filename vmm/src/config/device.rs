@@ -1,0 +1,149 @@
+//! A device to be added, checked.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use api::schema::device::AddDevice;
+use devices::pci::Slot;
+
+/// Longest id.
+const LONGEST: usize = 64;
+/// Beginning of ids that only hotbay gives.
+const RESERVED: &str = "__";
+/// BARs 0 to 5; the ROM is never mapped.
+const BARS: u32 = 6;
+
+/// Name by which a client knows a device: 1 to 64 of `[a-zA-Z0-9_.:-]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceId(String);
+
+/// A host function for the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// Who it is; the machine picks a name when absent.
+    pub id: Option<DeviceId>,
+    /// Where sysfs has it.
+    pub path: PathBuf,
+    /// Where the guest wants it; any slot when absent.
+    pub slot: Option<Slot>,
+    /// BARs that stay trapped.
+    pub unmapped: Vec<u8>,
+}
+
+/// What was wrong with a device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// Empty, too long, or with odd characters.
+    #[error("device id {0:?} is not 1 to {LONGEST} of [a-zA-Z0-9_.:-]")]
+    Id(String),
+    /// Only hotbay gives such ids.
+    #[error("device id {0:?} begins with {RESERVED}, which is reserved; choose another")]
+    Reserved(String),
+    /// No such slot on any bus.
+    #[error("pci_device_id {0} is not 1 to 31")]
+    Slot(u8),
+    /// No such BAR.
+    #[error("x_exclude_mmap_bars names BAR {0}, but BARs are 0 to 5")]
+    Bar(u32),
+}
+
+impl DeviceId {
+    /// The `number`th name for a function whose client gave none.
+    pub fn generated(number: u32) -> Self {
+        Self(format!("_vfio{number}"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for DeviceId {
+    type Error = DeviceError;
+
+    fn try_from(id: String) -> Result<Self, DeviceError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+        if id.starts_with(RESERVED) {
+            return Err(DeviceError::Reserved(id));
+        }
+        let valid = (1..=LONGEST).contains(&id.len()) && id.chars().all(plain);
+        if valid { Ok(Self(id)) } else { Err(DeviceError::Id(id)) }
+    }
+}
+
+impl From<DeviceSpec> for AddDevice {
+    fn from(spec: DeviceSpec) -> Self {
+        let DeviceSpec { id, path, slot, unmapped } = spec;
+        Self {
+            path,
+            id: id.map(|DeviceId(id)| id),
+            pci_device_id: slot.map(Slot::number),
+            x_exclude_mmap_bars: unmapped.into_iter().map(u32::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<AddDevice> for DeviceSpec {
+    type Error = DeviceError;
+
+    fn try_from(body: AddDevice) -> Result<Self, DeviceError> {
+        // Taken apart by name, so that a new field in the body cannot be forgotten here.
+        let AddDevice { path, id, pci_device_id, x_exclude_mmap_bars } = body;
+        let slot = |number| Slot::new(number).filter(|_| number > 0);
+        let bar = |bar: u32| {
+            let valid = u8::try_from(bar).ok().filter(|_| bar < BARS);
+            valid.ok_or(DeviceError::Bar(bar))
+        };
+        Ok(Self {
+            id: id.map(DeviceId::try_from).transpose()?,
+            path,
+            slot: pci_device_id.map(|n| slot(n).ok_or(DeviceError::Slot(n))).transpose()?,
+            unmapped: x_exclude_mmap_bars.into_iter().map(bar).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(id: &str) -> AddDevice {
+        let path = PathBuf::from("/sys/bus/pci/devices/0000:01:00.0");
+        AddDevice {
+            path,
+            id: Some(id.to_owned()),
+            pci_device_id: None,
+            x_exclude_mmap_bars: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn ids_are_short_and_plain_and_not_ours() {
+        assert_eq!(DeviceSpec::try_from(body("nic0")).unwrap().id.unwrap().as_str(), "nic0");
+        for bad in ["", "a b", "a/b", "ä", &"x".repeat(65), "__x"] {
+            assert!(DeviceSpec::try_from(body(bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn slot_zero_and_slots_past_the_bus_are_refused() {
+        for number in [0, 32, 255] {
+            let body = AddDevice { pci_device_id: Some(number), ..body("a") };
+            assert_eq!(DeviceSpec::try_from(body), Err(DeviceError::Slot(number)));
+        }
+    }
+
+    #[test]
+    fn bars_past_the_last_are_refused() {
+        let body = AddDevice { x_exclude_mmap_bars: vec![0, 6], ..body("a") };
+
+        assert_eq!(DeviceSpec::try_from(body), Err(DeviceError::Bar(6)));
+    }
+}

@@ -1,0 +1,281 @@
+//! The device bay: host functions on their way into the guest and out again.
+//!
+//! ```text
+//!            reserve            built: occupy, then tell the guest
+//! (none) ------------> Adding ------------------------------------> Attached
+//!    ^                    | failed: everything undone by drop          | remove: ask the guest
+//!    |<-------------------+                                            v
+//!    |     gone: closed on a worker             the guest ejects    Removing
+//!    +------------------------------- Leaving <------------------------+
+//!                                        ^  ejected unasked, or forced |
+//!                                        +-----------------------------+
+//! ```
+//! The event loop owns the bay and decides; workers open, map, reset and close.
+//! A device is visible to the guest last, and its id, path and slot are free
+//! again only when the host has it back.
+
+mod build;
+mod error;
+mod remove;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::mailbox::Reply;
+use api::request::Response;
+use api::schema::device::PciDeviceInfo;
+use devices::pci::Slot;
+use devices::pci::bus::{Bus, Reservation};
+use devices::platform::slots::Slots;
+use devices::vfio::bars::GuestSpaces;
+use devices::vfio::function::Passthrough;
+use devices::vfio::host::HostFunction;
+use devices::vfio::iommu::Iommu;
+use kvm_ioctls::VmFd;
+
+use crate::config::device::{DeviceId, DeviceSpec};
+use crate::events::Poster;
+use crate::irq::routes::Routes;
+use crate::workers::Workers;
+
+pub use self::build::Built;
+pub use self::error::AddError;
+pub use self::remove::{Removal, RemoveError};
+
+/// What a worker has finished.
+pub enum Finished {
+    /// A device was built, or could not be.
+    Built(DeviceId, Result<Built, AddError>),
+    /// The host has a device back; its slot goes with this.
+    Gone(DeviceId, Reservation),
+}
+
+/// What devices are made with: one set for each machine.
+#[derive(Clone)]
+pub struct Host {
+    /// Groups and mapped RAM.
+    pub iommu: Arc<Iommu>,
+    /// Interrupt routes.
+    pub routes: Arc<Routes>,
+    /// Where BARs go.
+    pub spaces: GuestSpaces,
+    /// For interrupt lines.
+    pub vm: Arc<VmFd>,
+}
+
+/// The machine's devices.
+///
+/// Fields are in teardown order: nothing is being built any more, then the
+/// devices go, then what they were made with.
+pub struct Bay {
+    workers: Workers,
+    devices: BTreeMap<DeviceId, Device>,
+    bus: Arc<Bus>,
+    slots: Arc<Slots>,
+    host: Host,
+    finished: Poster<Finished>,
+    next_id: u32,
+}
+
+/// A device the bay knows of.
+struct Device {
+    spec: DeviceSpec,
+    function: HostFunction,
+    slot: Slot,
+    stage: Stage,
+    since: Instant,
+}
+
+/// Where a device is between arriving and leaving.
+enum Stage {
+    /// A worker builds it.
+    Adding(Option<Reply>),
+    /// The guest has it.
+    Attached(Arc<Passthrough>),
+    /// The guest has been asked to let go.
+    Removing(Arc<Passthrough>, Vec<remove::Waiter>),
+    /// A worker gives it back to the host.
+    Leaving(Vec<remove::Waiter>),
+}
+
+impl Bay {
+    /// An empty bay on `bus`.
+    pub fn new(bus: Arc<Bus>, slots: Arc<Slots>, host: Host, finished: Poster<Finished>) -> Self {
+        let (workers, devices) = (Workers::default(), BTreeMap::new());
+        Self { workers, devices, bus, slots, host, finished, next_id: 0 }
+    }
+
+    /// Starts to add a device; `reply` is answered when the guest has been told
+    /// (or at once, with an error, when it cannot be begun).
+    pub fn add(&mut self, spec: DeviceSpec, reply: Reply) {
+        let asked = asked(spec.id.as_ref());
+        match self.reserve(spec) {
+            Ok(plan) => self.begin(plan, Some(reply)),
+            Err(error) => reply.send(Err(error.fault(asked))),
+        }
+    }
+
+    /// Starts to add a device that the machine boots with.
+    pub fn add_at_boot(&mut self, spec: DeviceSpec) -> Result<(), AddError> {
+        let plan = self.reserve(spec)?;
+        self.begin(plan, None);
+        Ok(())
+    }
+
+    /// Takes over what a worker built. `tell`: the guest runs and must be told.
+    /// Returns the device's id and name on the host, or why there is none.
+    pub fn commit(
+        &mut self,
+        id: DeviceId,
+        outcome: Result<Built, AddError>,
+        tell: bool,
+    ) -> Result<PciDeviceInfo, AddError> {
+        let Some(Device { stage: Stage::Adding(reply), slot, .. }) = self.devices.get_mut(&id)
+        else {
+            // Only a device being added has a worker that builds it.
+            return Err(AddError::Taken(id));
+        };
+        let (reply, slot) = (reply.take(), *slot);
+        let info = PciDeviceInfo { id: id.to_string(), bdf: slot.to_string() };
+        match outcome {
+            Ok(Built { place, function }) => {
+                // Nothing below can fail: the guest may scan the bus the moment we occupy.
+                place.occupy(function.clone());
+                self.enter(&id, Stage::Attached(function));
+                if tell {
+                    self.slots.added(slot.number());
+                }
+                log::info!("device {id} is in slot {slot}");
+                reply.into_iter().for_each(|r| r.send(Ok(Response::Added(info.clone()))));
+                Ok(info)
+            }
+            Err(error) => {
+                self.devices.remove(&id);
+                let fault = error.fault(asked(Some(&id)));
+                log::warn!("{fault}");
+                reply.into_iter().for_each(|reply| reply.send(Err(fault.clone())));
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a worker still builds something.
+    pub fn is_building(&self) -> bool {
+        self.devices.values().any(|device| matches!(device.stage, Stage::Adding(_)))
+    }
+
+    /// The devices that the guest has, as they could be asked for again.
+    pub fn specs(&self) -> Vec<DeviceSpec> {
+        let present = self.devices.values().filter(|device| device.function().is_some());
+        present.map(|device| device.spec.clone()).collect()
+    }
+
+    /// What devices are made with.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Every function to its state at power-on, all at once: each may take
+    /// 100 ms. The vCPUs are parked; RAM stays pinned.
+    pub fn reset(&mut self) {
+        let functions: Vec<_> =
+            self.devices.iter().filter_map(|(id, d)| Some((id, d.function()?))).collect();
+        std::thread::scope(|scope| {
+            for (id, function) in functions {
+                let reset = move || {
+                    if let Err(error) = function.reset() {
+                        log::error!("device {id} was not reset: {error}");
+                    }
+                };
+                let worker = std::thread::Builder::new().name("worker".to_owned());
+                if worker.spawn_scoped(scope, reset).is_err() {
+                    reset();
+                }
+            }
+        });
+        self.slots.reset();
+    }
+
+    /// Does what time demands: reminds a guest that has not looked, answers
+    /// those who have waited long enough. Returns whether there is more to come.
+    pub fn tick(&mut self) -> bool {
+        let unread = self.slots.remind();
+        let now = Instant::now();
+        for (id, device) in &mut self.devices {
+            remove::answer_expired(id, &mut device.stage, now);
+        }
+        unread || self.devices.values().any(|device| device.stage.has_waiters())
+    }
+
+    /// Checks what can be checked at once and takes the slot; the rest is the
+    /// worker's.
+    fn reserve(&mut self, mut spec: DeviceSpec) -> Result<build::Plan, AddError> {
+        let id = match spec.id.take() {
+            Some(id) if self.devices.contains_key(&id) => return Err(AddError::Taken(id)),
+            Some(id) => id,
+            None => self.free_id(),
+        };
+        let function = HostFunction::find(&spec.path)?;
+        let holder = self.devices.iter().find(|(_, device)| device.function == function);
+        if let Some((holder, _)) = holder {
+            return Err(AddError::InUse(function.name().to_owned(), holder.clone()));
+        }
+        let place = self.bus.reserve(spec.slot)?;
+        let host = self.host.clone();
+        spec.id = Some(id.clone());
+        Ok(build::Plan { id, spec, function, place, host })
+    }
+
+    fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {
+        let (id, function, slot) = (plan.id.clone(), plan.function.clone(), plan.place.slot());
+        let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(reply), Instant::now());
+        self.devices.insert(id.clone(), Device { spec, function, slot, stage, since });
+        let finished = self.finished.clone();
+        let built = id.clone();
+        let started =
+            self.workers.start(move || finished.post(Finished::Built(built, plan.build())));
+        if let Err(error) = started {
+            // The same way as any failure of the worker's.
+            self.finished.post(Finished::Built(id, Err(AddError::Worker(error))));
+        }
+    }
+
+    fn free_id(&mut self) -> DeviceId {
+        loop {
+            let id = DeviceId::generated(self.next_id);
+            self.next_id = self.next_id.wrapping_add(1);
+            if !self.devices.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn enter(&mut self, id: &DeviceId, stage: Stage) {
+        if let Some(device) = self.devices.get_mut(id) {
+            device.stage = stage;
+            device.since = Instant::now();
+        }
+    }
+}
+
+impl Drop for Bay {
+    fn drop(&mut self) {
+        // Workers are waited for; one that maps RAM would take seconds.
+        self.host.iommu.cancel();
+    }
+}
+
+impl Device {
+    fn function(&self) -> Option<&Arc<Passthrough>> {
+        match &self.stage {
+            Stage::Attached(function) | Stage::Removing(function, _) => Some(function),
+            Stage::Adding(_) | Stage::Leaving(_) => None,
+        }
+    }
+}
+
+fn asked(id: Option<&DeviceId>) -> String {
+    id.map_or_else(|| "cannot add the device".to_owned(), |id| format!("cannot add device {id}"))
+}

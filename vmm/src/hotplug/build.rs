@@ -1,0 +1,45 @@
+//! What a worker does to make a device: straight on, each step undone by drop.
+
+use std::sync::Arc;
+
+use devices::pci::bus::Reservation;
+use devices::vfio::function::{Opened, Passthrough};
+use devices::vfio::host::HostFunction;
+
+use super::{AddError, Host};
+use crate::config::device::{DeviceId, DeviceSpec};
+use crate::irq::lines::Pin;
+use crate::irq::vectors::Lent;
+
+/// A device to build: checked, with its slot taken.
+pub(super) struct Plan {
+    pub(super) id: DeviceId,
+    pub(super) spec: DeviceSpec,
+    pub(super) function: HostFunction,
+    pub(super) place: Reservation,
+    pub(super) host: Host,
+}
+
+/// A device ready to be shown to the guest. Fields are in teardown order.
+pub struct Built {
+    pub(super) function: Arc<Passthrough>,
+    pub(super) place: Reservation,
+}
+
+impl Plan {
+    /// Opens the function and makes the guest's side of it. The first device of
+    /// a machine waits here for all RAM to be pinned.
+    pub(super) fn build(self) -> Result<Built, AddError> {
+        let Self { id: _, spec, function, place, host } = self;
+        let group = host.iommu.attach(function.check()?)?;
+        let name = function.name();
+        let opened = Opened::new(group, name).map_err(|e| AddError::Open(name.to_owned(), e))?;
+        let vectors = Lent::new(Arc::clone(&host.routes), opened.abilities().vectors());
+        let line = opened.pin().map(|pin| {
+            let pin = Pin::of(Arc::clone(&host.vm), place.slot(), pin);
+            Box::new(pin) as Box<dyn devices::irq::Line>
+        });
+        let function = opened.finish(host.spaces, Box::new(vectors), line, &spec.unmapped);
+        Ok(Built { function: Arc::new(function), place })
+    }
+}

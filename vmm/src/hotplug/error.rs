@@ -1,0 +1,98 @@
+//! Why a device was not added, and what a client is told of it.
+
+use std::fmt::Display;
+use std::io;
+
+use api::request::{Fault, Status, code};
+use devices::pci::bus::SlotError;
+use devices::vfio::host::HostError;
+use devices::vfio::iommu::AttachError;
+
+use crate::config::device::{DeviceError, DeviceId};
+
+/// Why a device was not added. Nothing of the attempt is left.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// The request contradicts itself.
+    #[error(transparent)]
+    Spec(#[from] DeviceError),
+    /// The client used this name before.
+    #[error("there is a device {0} already; choose another id, or remove it first")]
+    Taken(DeviceId),
+    /// The machine has this function, whatever path it was given by.
+    #[error("{0} is in this VM already, as device {1}")]
+    InUse(String, DeviceId),
+    /// No place on the bus.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The function cannot be had.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Its group, or the RAM that goes with the first one.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The function itself.
+    #[error("cannot open {0} through VFIO")]
+    Open(String, #[source] io::Error),
+    /// The host has no thread left.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+}
+
+impl AddError {
+    /// What a client is told; `asked` says what could not be done.
+    pub fn fault(&self, asked: impl Display) -> Fault {
+        let (status, code) = self.class();
+        Fault::new(status, code, asked, self)
+    }
+
+    /// Whose mistake it is, and its code.
+    pub fn class(&self) -> (Status, &'static str) {
+        match self {
+            Self::Spec(DeviceError::Id(_) | DeviceError::Reserved(_)) => {
+                (Status::BadRequest, code::DEVICE_BAD_ID)
+            }
+            Self::Spec(DeviceError::Slot(_) | DeviceError::Bar(_)) => {
+                (Status::BadRequest, code::DEVICE_BAD_REQUEST)
+            }
+            Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),
+            Self::InUse(..) => (Status::BadRequest, code::DEVICE_IN_USE),
+            Self::Slot(SlotError::Taken(_)) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
+            Self::Slot(SlotError::Full) => (Status::BadRequest, code::DEVICE_NO_ROOM),
+            Self::Host(error) => host_class(error),
+            Self::Attach(error) => attach_class(error),
+            Self::Open(_, error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
+            Self::Open(..) | Self::Worker(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
+        }
+    }
+}
+
+fn host_class(error: &HostError) -> (Status, &'static str) {
+    let code = match error {
+        HostError::NotFound(..) | HostError::NotPci(_) => code::DEVICE_BAD_PATH,
+        HostError::NoIommu(_) => code::DEVICE_NO_IOMMU,
+        HostError::NotBound { .. } => code::DEVICE_NOT_BOUND,
+        HostError::GroupShared { .. } => code::DEVICE_GROUP_NOT_VIABLE,
+    };
+    (Status::BadRequest, code)
+}
+
+fn attach_class(error: &AttachError) -> (Status, &'static str) {
+    match error {
+        AttachError::Busy(_) => (Status::BadRequest, code::DEVICE_GROUP_BUSY),
+        AttachError::NotViable(_) => (Status::BadRequest, code::DEVICE_GROUP_NOT_VIABLE),
+        AttachError::Open(_, error) | AttachError::Map { source: error, .. } if denied(error) => {
+            (Status::Internal, code::DEVICE_PERMISSION)
+        }
+        AttachError::Cancelled => (Status::Busy, code::VMM_STOPPING),
+        AttachError::Open(..)
+        | AttachError::Container(_)
+        | AttachError::Join(..)
+        | AttachError::Map { .. } => (Status::Internal, code::DEVICE_HOST_FAILED),
+    }
+}
+
+/// The kernel says ENOMEM when the lock limit stands in the way.
+fn denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::ENOMEM))
+}

@@ -1,0 +1,209 @@
+//! The way out: the guest is asked, lets go, and a worker gives the function
+//! back to the host.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use api::mailbox::Reply;
+use api::request::{Answer, Fault, Response, Status, code};
+use api::schema::device::RemoveDevice;
+use devices::pci::Slot;
+use devices::pci::bus::Reservation;
+use devices::vfio::function::Passthrough;
+
+use super::{Bay, Device, Finished, Stage};
+use crate::config::device::{DeviceError, DeviceId};
+
+/// What a client wants taken away, and how long it waits for it.
+pub struct Removal {
+    id: DeviceId,
+    wait: Option<Duration>,
+    force: bool,
+}
+
+/// Why a device is not being removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// Nobody has this name.
+    #[error("there is no device {0}; vm.info lists those there are")]
+    Unknown(DeviceId),
+    /// It has not arrived yet.
+    #[error("device {0} is still being added; try again when that has been answered")]
+    Adding(DeviceId),
+}
+
+/// A client who waits for a device to be gone.
+pub(super) struct Waiter {
+    until: Instant,
+    reply: Reply,
+}
+
+impl Bay {
+    /// Asks the guest to let go of a device, or takes it by force; `reply` is
+    /// answered at once, or when the device is gone, as the client wants.
+    pub fn remove(&mut self, removal: Removal, reply: Reply) {
+        let Removal { id, wait, force } = removal;
+        let asked = format!("cannot remove device {id}");
+        if let Err(error) = self.begin_removal(&id, force) {
+            return reply.send(Err(error.fault(asked)));
+        }
+        match (wait, self.devices.get_mut(&id)) {
+            (Some(wait), Some(device)) => {
+                device.stage.wait(Waiter { until: Instant::now() + wait, reply });
+            }
+            (None, _) | (_, None) => reply.send(Ok(Response::Done)),
+        }
+    }
+
+    /// The guest has let go of `slot`: takes the function off the bus and has a
+    /// worker give it back. A slot without a device, or with one on its way in
+    /// or out, stays as it is.
+    pub fn eject(&mut self, slot: Slot) {
+        let found = self.devices.iter().find(|(_, device)| device.slot == slot);
+        let Some((id, _)) = found else { return };
+        let id = id.clone();
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let (function, waiters) = match std::mem::replace(&mut device.stage, Stage::none()) {
+            Stage::Attached(function) => (function, Vec::new()),
+            Stage::Removing(function, waiters) => (function, waiters),
+            other @ (Stage::Adding(_) | Stage::Leaving(_)) => {
+                device.stage = other;
+                return;
+            }
+        };
+        self.slots.forget(slot.number());
+        self.enter(&id, Stage::Leaving(waiters));
+        let Some((on_bus, place)) = self.bus.evict(slot) else { return };
+        drop(on_bus);
+        log::info!("device {id} leaves slot {slot}");
+        self.give_back(id, function, place);
+    }
+
+    /// The host has a device back.
+    pub fn gone(&mut self, id: &DeviceId, place: Reservation) {
+        drop(place);
+        log::info!("device {id} is gone");
+        if let Some(Device { stage: Stage::Leaving(waiters), .. }) = self.devices.remove(id) {
+            waiters.into_iter().for_each(|waiter| waiter.reply.send(Ok(Response::Done)));
+        }
+    }
+
+    fn begin_removal(&mut self, id: &DeviceId, force: bool) -> Result<(), RemoveError> {
+        let device = self.devices.get_mut(id).ok_or_else(|| RemoveError::Unknown(id.clone()))?;
+        let slot = device.slot;
+        match std::mem::replace(&mut device.stage, Stage::none()) {
+            stage @ Stage::Adding(_) => {
+                device.stage = stage;
+                return Err(RemoveError::Adding(id.clone()));
+            }
+            Stage::Attached(function) => self.enter(id, Stage::Removing(function, Vec::new())),
+            // Asked again: the clock runs on, the guest is reminded.
+            stage @ (Stage::Removing(..) | Stage::Leaving(_)) => device.stage = stage,
+        }
+        if force {
+            log::warn!("device {id} is taken from the guest by force");
+            self.eject(slot);
+        } else if matches!(self.devices.get(id), Some(Device { stage: Stage::Removing(..), .. })) {
+            self.slots.remove(slot.number());
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, id: DeviceId, function: Arc<Passthrough>, place: Reservation) {
+        let finished = self.finished.clone();
+        let close = move || {
+            close(function);
+            finished.post(Finished::Gone(id, place));
+        };
+        if let Err(error) = self.workers.start(close) {
+            // Closed by the closure's own drop, here and now.
+            log::error!("a device was closed on the event loop: {error}");
+        }
+    }
+}
+
+/// Waits until no vCPU is inside the function any more, so that it closes here
+/// and not on a vCPU's thread, then closes it.
+fn close(function: Arc<Passthrough>) {
+    let mut function = function;
+    loop {
+        match Arc::try_unwrap(function) {
+            Ok(last) => return drop(last),
+            Err(shared) => function = shared,
+        }
+        thread::yield_now();
+    }
+}
+
+/// Answers those who have waited long enough for a device to go.
+pub(super) fn answer_expired(id: &DeviceId, stage: &mut Stage, now: Instant) {
+    let (Stage::Removing(_, waiters) | Stage::Leaving(waiters)) = stage else { return };
+    let (expired, waiting) = waiters.drain(..).partition(|waiter| waiter.until <= now);
+    *waiters = waiting;
+    let expired: Vec<Waiter> = expired;
+    expired.into_iter().for_each(|waiter| waiter.reply.send(timed_out(id)));
+}
+
+fn timed_out(id: &DeviceId) -> Answer {
+    let sentence = format!(
+        "the guest has not let go of device {id} in time; it may yet, \
+         or take it with \"force\": true"
+    );
+    Err(Fault::plain(Status::Busy, code::DEVICE_REMOVE_TIMED_OUT, sentence))
+}
+
+impl Stage {
+    /// Stands in for a stage that is being replaced.
+    fn none() -> Self {
+        Self::Leaving(Vec::new())
+    }
+
+    pub(super) fn has_waiters(&self) -> bool {
+        match self {
+            Self::Removing(_, waiters) | Self::Leaving(waiters) => !waiters.is_empty(),
+            Self::Adding(_) | Self::Attached(_) => false,
+        }
+    }
+
+    fn wait(&mut self, waiter: Waiter) {
+        match self {
+            Self::Removing(_, waiters) | Self::Leaving(waiters) => waiters.push(waiter),
+            Self::Adding(_) | Self::Attached(_) => {}
+        }
+    }
+}
+
+impl TryFrom<RemoveDevice> for Removal {
+    type Error = DeviceError;
+
+    fn try_from(body: RemoveDevice) -> Result<Self, DeviceError> {
+        // Taken apart by name, so that a new field in the body cannot be forgotten here.
+        let RemoveDevice { id, wait_ms, force } = body;
+        let wait = wait_ms.map(Duration::from_millis);
+        Ok(Self { id: id.try_into()?, wait, force: force.unwrap_or(false) })
+    }
+}
+
+impl Removal {
+    /// Which device.
+    pub fn id(&self) -> &DeviceId {
+        &self.id
+    }
+
+    /// That there is no such device.
+    pub fn unknown(&self) -> RemoveError {
+        RemoveError::Unknown(self.id.clone())
+    }
+}
+
+impl RemoveError {
+    /// What a client is told; `asked` says what could not be done.
+    pub fn fault(&self, asked: String) -> Fault {
+        let (status, code) = match self {
+            Self::Unknown(_) => (Status::NotFound, code::DEVICE_NOT_FOUND),
+            Self::Adding(_) => (Status::Busy, code::DEVICE_BUSY),
+        };
+        Fault::new(status, code, asked, self)
+    }
+}

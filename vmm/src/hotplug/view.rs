@@ -1,0 +1,57 @@
+//! What clients see of the bay: snapshots, taken without any device's lock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::schema::info::{Counters, DeviceNode, DeviceState};
+
+use super::{Bay, Device, Stage};
+
+/// A guest that has not let go by then is said to have timed out; it still may.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Bay {
+    /// Every device by id.
+    pub fn tree(&self) -> BTreeMap<String, DeviceNode> {
+        let node = |id: &str, device: &Device| DeviceNode {
+            id: id.to_owned(),
+            resources: Vec::new(),
+            parent: None,
+            children: Vec::new(),
+            pci_bdf: Some(device.slot.to_string()),
+            state: Some(device.state()),
+            since_ms: u64::try_from(device.since.elapsed().as_millis()).ok(),
+        };
+        self.devices.iter().map(|(id, d)| (id.to_string(), node(id.as_str(), d))).collect()
+    }
+
+    /// What each device has cost the host, and the machine's interrupt routes.
+    pub fn counters(&self) -> Counters {
+        let named = |list: &[(&str, u64)]| {
+            list.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        let routes = &self.host.routes;
+        let machine = [
+            ("route_commits", routes.commits()),
+            ("irqfds", routes.irqfds()),
+            ("routes", u64::try_from(routes.len()).unwrap_or(u64::MAX)),
+            ("free_slots", u64::try_from(self.bus.free_slots()).unwrap_or(u64::MAX)),
+        ];
+        let devices = self.devices.iter().filter_map(|(id, device)| {
+            Some((id.to_string(), named(&device.function()?.counters().list())))
+        });
+        devices.chain([("__machine".to_owned(), named(&machine))]).collect()
+    }
+}
+
+impl Device {
+    fn state(&self) -> DeviceState {
+        match self.stage {
+            Stage::Adding(_) => DeviceState::Adding,
+            Stage::Attached(_) => DeviceState::Attached,
+            Stage::Removing(..) if self.since.elapsed() > PATIENCE => DeviceState::TimedOut,
+            Stage::Removing(..) => DeviceState::Removing,
+            Stage::Leaving(_) => DeviceState::Ejected,
+        }
+    }
+}

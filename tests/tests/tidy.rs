@@ -12,6 +12,8 @@ const API: &[&str] =
 const DEVICES: &[&str] =
     &["io", "irq", "memory", "space", "pci", "vfio", "virtio", "platform", "legacy"];
 const VMM: &[&str] = &[
+    "logging",
+    "seccomp",
     "kvm",
     "memory",
     "events",
@@ -23,7 +25,6 @@ const VMM: &[&str] = &[
     "vcpu",
     "acpi",
     "boot",
-    "seccomp",
     "config",
     "console",
     "hotplug",
@@ -32,6 +33,7 @@ const VMM: &[&str] = &[
     "lifecycle",
     "control",
     "event_loop",
+    "process",
     "bin",
 ];
 const TESTS: &[&str] = &[

@@ -32,8 +32,10 @@ use crate::kvm::{self, Irqchips, Kvm};
 use crate::machine::{Machine, Serial};
 use crate::memory::ram::{self, Ram};
 use crate::memory::{layout, slots};
+use crate::seccomp::Filters;
 use crate::vcpu::{self, Spaces, Vcpus};
 use crate::watch::{Source, Watch};
+use crate::workers::Workers;
 
 /// Why a machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,8 @@ pub struct Reports<'a> {
     pub finished: &'a Poster<Finished>,
     /// For descriptors.
     pub watch: &'a Watch,
+    /// What the machine's threads may do.
+    pub filters: &'a Arc<Filters>,
 }
 
 /// Builds the machine of `spec`, which boots `payload`; its vCPUs are parked.
@@ -86,7 +90,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     let bus = board.bus()?;
     let claims = board.claims;
 
-    let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, reports.events)?;
+    let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, (reports.events, reports.filters))?;
     let mem64 = mem64(spec.memory.size, kvm.address_bits()?);
     let guest = GuestSpaces {
         memory: Arc::clone(&spaces.memory),
@@ -101,7 +105,12 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         spaces: guest,
         vm: Arc::clone(&vm),
     };
-    let bay = Bay::new(bus, Arc::clone(&slots), host, reports.finished.clone());
+    let bay = Bay::new(
+        bus,
+        Arc::clone(&slots),
+        host,
+        (reports.finished.clone(), Workers::new(Arc::clone(reports.filters))),
+    );
     let tables = acpi::Inputs { vcpus: spec.vcpus, mem64, com1: serial.is_some() };
     Ok(Machine {
         vcpus,

@@ -101,9 +101,14 @@ enum Stage {
 }
 
 impl Bay {
-    /// An empty bay on `bus`.
-    pub fn new(bus: Arc<Bus>, slots: Arc<Slots>, host: Host, finished: Poster<Finished>) -> Self {
-        let (workers, devices) = (Workers::default(), BTreeMap::new());
+    /// An empty bay on `bus`; what `workers` have finished is posted.
+    pub fn new(
+        bus: Arc<Bus>,
+        slots: Arc<Slots>,
+        host: Host,
+        (finished, workers): (Poster<Finished>, Workers),
+    ) -> Self {
+        let devices = BTreeMap::new();
         Self { workers, devices, bus, slots, host, finished, next_id: 0 }
     }
 
@@ -182,19 +187,12 @@ impl Bay {
     pub fn reset(&mut self) {
         let functions: Vec<_> =
             self.devices.iter().filter_map(|(id, d)| Some((id, d.function()?))).collect();
-        std::thread::scope(|scope| {
-            for (id, function) in functions {
-                let reset = move || {
-                    if let Err(error) = function.reset() {
-                        log::error!("device {id} was not reset: {error}");
-                    }
-                };
-                let worker = std::thread::Builder::new().name("worker".to_owned());
-                if worker.spawn_scoped(scope, reset).is_err() {
-                    reset();
-                }
+        let reset = |id: &DeviceId, function: &Passthrough| {
+            if let Err(error) = function.reset() {
+                log::error!("device {id} was not reset: {error}");
             }
-        });
+        };
+        self.workers.all(functions, |(id, function)| reset(id, function));
         self.slots.reset();
     }
 

@@ -17,6 +17,7 @@ mod error;
 mod start;
 
 use std::io;
+use std::sync::Arc;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::config::VmSpec;
 use crate::events::{self, Event, Inbox, Poster};
 use crate::hotplug::Finished;
 use crate::machine::Machine;
+use crate::seccomp::Filters;
 use crate::watch::{Source, Watch};
 
 pub use self::error::{Error, chain};
@@ -47,6 +49,8 @@ pub struct Vmm {
     /// Ticks while something in the bay waits for time to pass.
     timer: TimerFd,
     pub(crate) watch: Watch,
+    /// What the threads of a machine may do.
+    pub(crate) filters: Arc<Filters>,
     /// Set when the process is to end.
     pub(crate) ending: Option<Ending>,
 }
@@ -81,14 +85,14 @@ pub enum Ending {
 }
 
 impl Vmm {
-    /// No VM yet.
-    pub fn new() -> io::Result<Self> {
+    /// No VM yet. Threads of its machine will be confined by `filters`.
+    pub fn new(filters: Arc<Filters>) -> io::Result<Self> {
         let (poster, inbox) = events::channel()?;
         let (finished_poster, finished) = events::channel()?;
         let (timer, watch) = (TimerFd::new().map_err(io::Error::from)?, Watch::new()?);
         watch.add(&timer, Source::Timer)?;
         let (vm, ending) = (None, None);
-        Ok(Self { vm, poster, inbox, finished_poster, finished, timer, watch, ending })
+        Ok(Self { vm, poster, inbox, finished_poster, finished, timer, watch, filters, ending })
     }
 
     /// Remembers a configuration; nothing runs yet.

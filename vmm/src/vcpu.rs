@@ -23,6 +23,7 @@ use crate::arch::x86_64::reset::Fresh;
 use crate::events::{Event, Poster};
 use crate::kvm::kick::{Kick, install_signal};
 use crate::kvm::{self, Kvm};
+use crate::seccomp::Filters;
 
 mod gate;
 mod thread;
@@ -78,7 +79,7 @@ impl Vcpus {
         (kvm, vm): (&Kvm, &VmFd),
         count: u8,
         spaces: &Spaces,
-        events: &Poster<Event>,
+        (events, filters): (&Poster<Event>, &Arc<Filters>),
     ) -> Result<Self, Error> {
         let most = kvm.most_vcpus();
         if usize::from(count) > most {
@@ -110,6 +111,7 @@ impl Vcpus {
                 gate: Arc::clone(&vcpus.gate),
                 spaces: spaces.clone(),
                 events: events.clone(),
+                filters: Arc::clone(filters),
             };
             let thread = spawn(body).map_err(|error| Error::Thread(id, error))?;
             vcpus.threads.push(Thread { kick, thread: Some(thread) });

@@ -3,28 +3,71 @@
 //! goes away under them.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::sync::Arc;
+use std::thread::{self, Builder, JoinHandle};
+
+use crate::seccomp::{Filters, Kind};
 
 /// Bytes of a worker's stack.
 const STACK: usize = 256 << 10;
+const NAME: &str = "worker";
 
 /// Workers under way.
-#[derive(Debug, Default)]
-pub struct Workers(Vec<JoinHandle<()>>);
+#[derive(Debug)]
+pub struct Workers {
+    running: Vec<JoinHandle<()>>,
+    filters: Arc<Filters>,
+}
 
 impl Workers {
+    /// None yet; each will confine itself.
+    pub fn new(filters: Arc<Filters>) -> Self {
+        Self { running: Vec::new(), filters }
+    }
+
     /// Runs `job` on a thread of its own.
     pub fn start(&mut self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.0.retain(|worker| !worker.is_finished());
-        let worker = Builder::new().name("worker".to_owned()).stack_size(STACK).spawn(job)?;
-        self.0.push(worker);
+        self.running.retain(|worker| !worker.is_finished());
+        let filters = Arc::clone(&self.filters);
+        let body = move || {
+            confine(&filters);
+            job();
+        };
+        let worker = Builder::new().name(NAME.to_owned()).stack_size(STACK).spawn(body)?;
+        self.running.push(worker);
         Ok(())
+    }
+
+    /// Does `job` for every item at once and waits for all.
+    pub fn all<T: Copy + Send>(&self, items: Vec<T>, job: impl Fn(T) + Sync) {
+        let (job, filters) = (&job, &self.filters);
+        thread::scope(|scope| {
+            for item in items {
+                let body = move || {
+                    confine(filters);
+                    job(item);
+                };
+                let builder = Builder::new().name(NAME.to_owned()).stack_size(STACK);
+                if builder.spawn_scoped(scope, body).is_err() {
+                    // No thread left: one after the other, then.
+                    job(item);
+                }
+            }
+        });
+    }
+}
+
+/// A worker that is not confined keeps the list of the thread that started it,
+/// which is longer but a list all the same.
+fn confine(filters: &Filters) {
+    if let Err(error) = filters.apply(Kind::Worker) {
+        log::error!("a worker runs with the event loop's list: {error}");
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for worker in self.0.drain(..) {
+        for worker in self.running.drain(..) {
             if worker.join().is_err() {
                 log::error!("a worker has panicked");
             }

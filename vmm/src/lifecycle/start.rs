@@ -33,8 +33,12 @@ impl Vmm {
             Stage::Created | Stage::Shutdown => {}
         }
         let payload = vm.spec.payload.clone().ok_or(Error::NoPayload)?;
-        let reports =
-            Reports { events: &self.poster, finished: &self.finished_poster, watch: &self.watch };
+        let reports = Reports {
+            events: &self.poster,
+            finished: &self.finished_poster,
+            watch: &self.watch,
+            filters: &self.filters,
+        };
         let mut machine = assemble(&vm.spec, payload, reports)?;
         for spec in vm.spec.devices.iter().cloned() {
             machine.bay.add_at_boot(spec).map_err(Error::Device)?;

@@ -10,6 +10,7 @@ use crate::arch::x86_64::reset::Fresh;
 use crate::events::{Event, Poster};
 use crate::kvm::exit::{self, Exit};
 use crate::kvm::kick::Kick;
+use crate::seccomp::{Filters, Kind};
 
 /// Everything a vCPU's thread has. The kick outlives the vCPU it belongs to.
 pub(super) struct Body {
@@ -20,11 +21,15 @@ pub(super) struct Body {
     pub(super) gate: Arc<Gate>,
     pub(super) spaces: Spaces,
     pub(super) events: Poster<Event>,
+    pub(super) filters: Arc<Filters>,
 }
 
 impl Body {
     /// Runs the guest whenever the gate is open, until it ends.
     pub(super) fn run(mut self) {
+        if let Err(error) = self.filters.apply(Kind::Vcpu) {
+            return self.report(error.to_string());
+        }
         let mut last = None;
         while let Some(pass) = self.gate.wait(last) {
             last = Some(pass);

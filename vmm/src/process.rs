@@ -1,0 +1,115 @@
+//! The process from its arguments to its end: who is started in which order,
+//! and what each thread may do.
+//!
+//! The HTTP thread starts while the first thread is unfiltered; then the first
+//! thread confines itself and becomes the event loop, so that whatever it
+//! starts later (vCPUs, workers) begins inside its list.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use api::cli::hotbay::{HotbayArgs, Seccomp};
+use api::mailbox::{self, Sender};
+use api::server::{Address, BindError, Server, Stop};
+use log::LevelFilter;
+
+use crate::lifecycle::{self, Ending, Vmm};
+use crate::seccomp::{self, Filters, Kind, Mode};
+use crate::{event_loop, logging, signals};
+
+/// Bytes of the HTTP thread's stack.
+const STACK: usize = 256 << 10;
+
+/// Why the process ends with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something it needs for itself.
+    #[error("cannot {0}")]
+    Start(&'static str, #[source] std::io::Error),
+    /// The API socket.
+    #[error("cannot serve the API")]
+    Bind(#[from] BindError),
+    /// The sandbox.
+    #[error("cannot confine the process")]
+    Seccomp(#[from] seccomp::Error),
+    /// The VM of the command line, before it could boot.
+    #[error(transparent)]
+    Vm(#[from] lifecycle::Error),
+    /// The event loop.
+    #[error(transparent)]
+    Loop(#[from] event_loop::Error),
+    /// The machine could not go on.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// Does what the command line asks for, until the process is to end.
+pub fn run(args: HotbayArgs) -> Result<(), Error> {
+    let HotbayArgs { api_socket, vm, seccomp, log_file, verbosity } = args;
+    let level = [LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug];
+    let level = level.get(usize::from(verbosity)).copied().unwrap_or(LevelFilter::Trace);
+    logging::start(level, log_file.as_deref())
+        .map_err(|error| Error::Start("open the log file", error))?;
+
+    let filters = Arc::new(Filters::new(seccomp.into())?);
+    let signals =
+        signals::Signals::catch().map_err(|error| Error::Start("catch signals", error))?;
+    let (sender, calls) =
+        mailbox::mailbox().map_err(|error| Error::Start("make the mailbox", error))?;
+    let http = api_socket.map(|address| Http::start(&address, sender, &filters)).transpose()?;
+
+    let mut vmm = Vmm::new(Arc::clone(&filters))
+        .map_err(|error| Error::Start("make the event loop's descriptors", error))?;
+    filters.apply(Kind::Main)?;
+    if let Some(config) = vm {
+        vmm.create(config)?;
+        vmm.boot(None);
+    }
+    let ending = event_loop::run(vmm, calls, signals);
+    drop(http);
+    match ending? {
+        Ending::Asked => Ok(()),
+        Ending::Failed(reason) => Err(Error::Machine(reason)),
+    }
+}
+
+/// The HTTP thread. Dropping it lets the last answers out and joins it.
+struct Http {
+    thread: Option<JoinHandle<()>>,
+    stop: Stop,
+}
+
+impl Http {
+    fn start(address: &Address, machine: Sender, filters: &Arc<Filters>) -> Result<Self, Error> {
+        let (server, stop) = Server::bind(address)?;
+        let filters = Arc::clone(filters);
+        let body = move || match filters.apply(Kind::Http) {
+            Ok(()) => server.run(&machine),
+            Err(error) => log::error!("the API is not served: {}", lifecycle::chain(&error)),
+        };
+        let thread = Builder::new().name("http".to_owned()).stack_size(STACK).spawn(body);
+        let thread = thread.map_err(|error| Error::Start("start the HTTP thread", error))?;
+        Ok(Self { thread: Some(thread), stop })
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the HTTP thread has panicked");
+        }
+    }
+}
+
+impl From<Seccomp> for Mode {
+    fn from(seccomp: Seccomp) -> Self {
+        match seccomp {
+            Seccomp::True => Self::True,
+            Seccomp::False => Self::False,
+            Seccomp::Log => Self::Log,
+        }
+    }
+}

@@ -50,7 +50,10 @@ impl Scene {
                 taken.push(vector);
             }
         }
-        self.vcpu.set_lapic(&lapic).unwrap();
+        // Writing the page back would undo what has arrived since it was read.
+        if !taken.is_empty() {
+            self.vcpu.set_lapic(&lapic).unwrap();
+        }
         taken
     }
 

@@ -21,7 +21,7 @@ use crate::wait::{Look, until};
 const START_LIMIT: Duration = Duration::from_secs(240);
 
 /// From asking the guest to let go of a device, or to end, to its end.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(120);
 
 /// How a VM is started. The default is the smallest one that takes every kind of function.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 //! 0x0500   descriptor table         0x0009_fc00  reserved; ACPI tables
 //! 0x6000   PVH start info           0x0010_0000  kernel
 //! 0x7000   zero page                top of the low RAM, downwards: initramfs
-//! 0x9000   page tables
+//! 0x9000   page tables              0x000f_fff0  reset vector
 //! 0x20000  command line
 //! ```
 
@@ -12,9 +12,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use devices::platform::power::{self, RESET_VALUE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::arch::x86_64::registers::Entry;
+use crate::memory::layout;
 use crate::memory::ram::Memory;
 
 mod initramfs;
@@ -28,6 +30,11 @@ const COMMAND_LINE: u64 = 0x2_0000;
 const COMMAND_LINE_MAX: usize = 2048;
 /// Where kernels are loaded, and end of what a PC keeps for itself.
 const HIGH_MEMORY: u64 = 0x10_0000;
+/// Where a processor begins in real mode, seen from the first MiB.
+const RESET_VECTOR: u64 = 0xf_fff0;
+/// Port of the reset register.
+#[expect(clippy::cast_possible_truncation, reason = "ports have 16 bits")]
+const RESET_PORT: u16 = (layout::POWER_PORT + power::RESET) as u16;
 
 /// What to boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +109,27 @@ pub fn load(memory: &Memory, payload: &Payload, rsdp: Option<u64>) -> Result<Ent
         Err(error) => return Err(not_a_kernel(&payload.kernel, &error)),
     };
     entry.write_tables(memory)?;
+    write_reset_vector(memory)?;
     Ok(entry)
+}
+
+/// Writes what a PC's firmware has at the reset vector: code that resets the
+/// machine. A Linux without EFI on hardware-reduced ACPI wants to reboot through
+/// EFI, finds none, and as its last resort jumps there in real mode.
+fn write_reset_vector(memory: &Memory) -> Result<(), Error> {
+    let [low, high] = RESET_PORT.to_le_bytes();
+    let code = [
+        0xb0,
+        RESET_VALUE, // mov al, RESET_VALUE
+        0xba,
+        low,
+        high, // mov dx, RESET_PORT
+        0xee, // out dx, al
+        0xf4, // hlt
+        0xeb,
+        0xfd, // jmp to the hlt
+    ];
+    Ok(memory.write_slice(&code, GuestAddress(RESET_VECTOR))?)
 }
 
 fn open(what: &'static str, path: &Path) -> Result<File, Error> {

@@ -124,3 +124,16 @@ fn overlong_command_line_is_refused() {
 
     assert_eq!(message, "the kernel command line is not 0 to 2047 bytes without NUL");
 }
+
+#[test]
+fn reset_vector_writes_the_reset_register() {
+    let memory = memory(64 * MIB);
+    let kernel = file(&bzimage(0x100_0000));
+
+    load(&memory, &payload(kernel.path(), None), None).unwrap();
+
+    let mut code = [0; 9];
+    memory.read_slice(&mut code, GuestAddress(0xf_fff0)).unwrap();
+    // mov al, 1; mov dx, 0x602; out dx, al; hlt; jmp back to the hlt
+    assert_eq!(code, [0xb0, 1, 0xba, 0x02, 0x06, 0xee, 0xf4, 0xeb, 0xfd]);
+}

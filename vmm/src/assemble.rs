@@ -26,6 +26,7 @@ use crate::config::{SerialSpec, VmSpec};
 use crate::console::{self, backend};
 use crate::events::{Event, Poster};
 use crate::hotplug::{Bay, Finished, Host};
+use crate::irq::relay::Relay;
 use crate::irq::routes::Routes;
 use crate::kvm::vfio::VfioDevice;
 use crate::kvm::{self, Irqchips, Kvm};
@@ -99,9 +100,10 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         apertures: Apertures { io: layout::PCI_IO, mem32: layout::PCI_MEM32, mem64: mem64.clone() },
     };
     let watch = Arc::new(VfioDevice::new(Arc::clone(&vm)));
+    let routes = Arc::new(Routes::new(Arc::clone(&vm)));
     let host = Host {
         iommu: Arc::new(Iommu::new(ram.ranges(), watch)),
-        routes: Arc::new(Routes::new(Arc::clone(&vm))),
+        relay: Arc::new(Relay::start(routes, Arc::clone(reports.filters))?),
         spaces: guest,
         vm: Arc::clone(&vm),
     };

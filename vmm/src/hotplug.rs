@@ -37,7 +37,7 @@ use kvm_ioctls::VmFd;
 
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::events::Poster;
-use crate::irq::routes::Routes;
+use crate::irq::relay::Relay;
 use crate::workers::Workers;
 
 pub use self::build::Built;
@@ -57,8 +57,8 @@ pub enum Finished {
 pub struct Host {
     /// Groups and mapped RAM.
     pub iommu: Arc<Iommu>,
-    /// Interrupt routes.
-    pub routes: Arc<Routes>,
+    /// Interrupt vectors.
+    pub relay: Arc<Relay>,
     /// Where BARs go.
     pub spaces: GuestSpaces,
     /// For interrupt lines.

@@ -52,6 +52,8 @@ pub enum Kind {
     Http,
     /// Runs the guest and answers its exits.
     Vcpu,
+    /// Delivers interrupts that have no route yet, and routes them.
+    Relay,
     /// Builds and tears down: opens, maps, resets, closes.
     Worker,
     /// The first thread: the event loop, which starts vCPUs and workers.
@@ -59,7 +61,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Http, Self::Vcpu, Self::Worker, Self::Main];
+    const ALL: [Self; 5] = [Self::Http, Self::Vcpu, Self::Relay, Self::Worker, Self::Main];
 }
 
 /// No sandbox, so better no process.

@@ -9,7 +9,6 @@ use devices::vfio::host::HostFunction;
 use super::{AddError, Host};
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::irq::lines::Pin;
-use crate::irq::vectors::Lent;
 
 /// A device to build: checked, with its slot taken.
 pub(super) struct Plan {
@@ -34,7 +33,7 @@ impl Plan {
         let group = host.iommu.attach(function.check()?)?;
         let name = function.name();
         let opened = Opened::new(group, name).map_err(|e| AddError::Open(name.to_owned(), e))?;
-        let vectors = Lent::new(Arc::clone(&host.routes), opened.abilities().vectors());
+        let vectors = host.relay.lend(opened.abilities().vectors());
         let line = opened.pin().map(|pin| {
             let pin = Pin::of(Arc::clone(&host.vm), place.slot(), pin);
             Box::new(pin) as Box<dyn devices::irq::Line>

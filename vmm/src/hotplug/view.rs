@@ -30,7 +30,7 @@ impl Bay {
         let named = |list: &[(&str, u64)]| {
             list.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
         };
-        let routes = &self.host.routes;
+        let routes = self.host.relay.routes();
         let machine = [
             ("route_commits", routes.commits()),
             ("irqfds", routes.irqfds()),

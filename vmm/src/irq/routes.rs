@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use devices::irq::Message;
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry, kvm_msi,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::memory::layout::IOAPIC_PINS;
+use crate::memory::layout::{IOAPIC_PINS, LAPIC_BASE};
 
 /// Routes that the kernel takes, pins included (`KVM_MAX_IRQ_ROUTES`).
 const MOST_ROUTES: u32 = 4096;
@@ -51,22 +51,39 @@ impl Routes {
     }
 
     /// Routes every message in `wanted` with one commit, to the number it comes
-    /// with or to a free one, and returns the numbers in order. All or nothing.
-    pub fn assign(&self, wanted: &[(Option<Gsi>, Message)]) -> io::Result<Vec<Gsi>> {
+    /// with or to the lowest free one, and returns the numbers in order; `None`
+    /// for those that no number is left for. A failed commit changes nothing.
+    pub fn assign(&self, wanted: &[(Option<Gsi>, Message)]) -> io::Result<Vec<Option<Gsi>>> {
         let mut table = self.lock();
         let mut next = table.clone();
-        let mut numbers = Vec::with_capacity(wanted.len());
         let mut free = (IOAPIC_PINS..MOST_ROUTES - PIC_LINES).map(Gsi);
-        for (number, message) in wanted {
-            let number = match number {
-                Some(number) => *number,
-                None => free.find(|free| !next.contains_key(free)).ok_or_else(full)?,
-            };
+        let mut number_for = |(number, message): &(Option<Gsi>, Message)| {
+            let number = number.or_else(|| free.find(|free| !next.contains_key(free)))?;
             next.insert(number, *message);
-            numbers.push(number);
-        }
+            Some(number)
+        };
+        let numbers = wanted.iter().map(&mut number_for).collect();
         self.commit(&mut table, next)?;
         Ok(numbers)
+    }
+
+    /// Sends one message without a route (`KVM_SIGNAL_MSI`). One that no
+    /// processor takes vanishes, as it would on a bus.
+    pub fn send(&self, message: Message) {
+        if !is_interrupt(message) {
+            log::debug!("message {message:x?} is no interrupt");
+            return;
+        }
+        let [a, b, c, d, e, f, g, h] = message.address.to_le_bytes();
+        let msi = kvm_msi {
+            address_lo: u32::from_le_bytes([a, b, c, d]),
+            address_hi: u32::from_le_bytes([e, f, g, h]),
+            data: message.data,
+            ..kvm_msi::default()
+        };
+        if let Err(error) = self.vm.signal_msi(msi) {
+            log::debug!("message {message:x?} went nowhere: {error}");
+        }
     }
 
     /// Takes routes out again. Nothing may be attached to them any more.
@@ -138,8 +155,11 @@ impl Routes {
     }
 }
 
-fn full() -> io::Error {
-    io::Error::other(format!("all {MOST_ROUTES} interrupt routes of the machine are in use"))
+/// Whether a message goes to the processors at all (Intel SDM 3A, 12.11.1): a
+/// write elsewhere is a write. The kernel would take any address for one.
+pub(super) fn is_interrupt(message: Message) -> bool {
+    const WINDOW: std::ops::Range<u64> = LAPIC_BASE..LAPIC_BASE + (1 << 20);
+    WINDOW.contains(&message.address)
 }
 
 /// Every line to its pin of the IOAPIC, the first 16 to the PICs as well

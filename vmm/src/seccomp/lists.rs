@@ -61,10 +61,21 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
     match kind {
         Kind::Http => vec![COMMON, WAIT, CONNECTIONS],
         Kind::Vcpu => vec![RUN_GUEST, COMMON, DEVICE_ACCESS],
-        Kind::Worker => vec![COMMON, DEVICE_ACCESS, BUILD, THREADS],
+        Kind::Relay => vec![COMMON, WAIT, ROUTES],
+        Kind::Worker => vec![COMMON, DEVICE_ACCESS, ROUTES, BUILD, THREADS],
         // A superset of all that it starts.
         Kind::Main => {
-            vec![RUN_GUEST, COMMON, DEVICE_ACCESS, BUILD, THREADS, WAIT, CONNECTIONS, MACHINE]
+            vec![
+                RUN_GUEST,
+                COMMON,
+                DEVICE_ACCESS,
+                ROUTES,
+                BUILD,
+                THREADS,
+                WAIT,
+                CONNECTIONS,
+                MACHINE,
+            ]
         }
     }
 }
@@ -187,17 +198,14 @@ const DEVICE_ACCESS: &[Call] = &[
     // Duplicates of eventfds.
     one_of(libc::SYS_fcntl, 1, &[constant(F_DUPFD_CLOEXEC)]),
     call(libc::SYS_dup),
-    ioctls(&[
-        KVM_IRQFD,
-        KVM_SET_GSI_ROUTING,
-        KVM_SIGNAL_MSI,
-        KVM_IRQ_LINE,
-        KVM_IOEVENTFD,
-        KVM_SET_USER_MEMORY_REGION,
-        VFIO_DEVICE_SET_IRQS,
-        VFIO_DEVICE_RESET,
-    ]),
+    // A vector goes into the relay thread's hands.
+    call(libc::SYS_epoll_ctl),
+    call(libc::SYS_timerfd_settime),
+    ioctls(&[KVM_IRQFD, KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET]),
 ];
+
+/// Delivering without a route, and the route table itself.
+const ROUTES: &[Call] = &[ioctls(&[KVM_SIGNAL_MSI, KVM_IRQFD, KVM_SET_GSI_ROUTING])];
 
 /// Opening, inspecting and closing devices, and mapping RAM for them.
 const BUILD: &[Call] = &[

@@ -156,7 +156,7 @@ fn permitted(kind: Kind) -> HashSet<String> {
 #[test]
 fn event_loop_may_do_what_the_threads_it_starts_may() {
     let main = permitted(Kind::Main);
-    for kind in [Kind::Vcpu, Kind::Worker] {
+    for kind in [Kind::Vcpu, Kind::Relay, Kind::Worker] {
         let lacking = permitted(kind).into_iter().filter(|rule| {
             let number = rule.split(' ').next().unwrap_or_default();
             !main.contains(rule) && !main.contains(number)

@@ -119,6 +119,8 @@ const COMMON: &[Call] = &[
     one_of(libc::SYS_prctl, 0, &[constant(PR_GET_NAME), constant(PR_SET_NAME)]),
     // Putting the terminal back before dying.
     ioctls(&[TCSETS, TCSETS2]),
+    // Debug builds look whether a descriptor is open before they close it.
+    one_of(libc::SYS_fcntl, 1, &[constant(F_GETFD)]),
     // Refused with ENOSYS by the filter before; see `super::absent`.
     call(libc::SYS_clone3),
 ];

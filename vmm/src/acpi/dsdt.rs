@@ -90,7 +90,7 @@ fn sleep_off() -> Name {
 
 /// The Generic Event Device (ACPI 6.5, 5.6.9).
 fn event_device() -> Code {
-    let interrupt = edge_interrupt(layout::EVENT_GSI);
+    let interrupt = edge_interrupt(layout::EVENT_GSI, Sharing::Exclusive);
     // The argument is the interrupt's number, and there is but one.
     let look = Code::default().and(&MethodCall::new(slots::LOOK.into(), Vec::new()));
     let body = Code::default()
@@ -117,7 +117,10 @@ fn motherboard() -> Code {
 
 fn com1() -> Code {
     let registers = ports(layout::COM1_PORT, layout::COM1_SIZE);
-    let interrupt = edge_interrupt(layout::COM1_GSI);
+    // Nothing else is on that line. But Linux tests the port with interrupts
+    // disabled only if it is shared; else another processor's handler spoils the
+    // test, and the port is polled five times a second ever after (UART_BUG_THRE).
+    let interrupt = edge_interrupt(layout::COM1_GSI, Sharing::Shared);
     let body = Code::default()
         .and(&name("_HID", &EISAName::new("PNP0501")))
         .and(&name("_UID", &0_u8))
@@ -125,10 +128,17 @@ fn com1() -> Code {
     device("COM1", &body)
 }
 
-/// Edge, active high, exclusive: what an irqfd without resampling can raise.
-fn edge_interrupt(gsi: u32) -> Interrupt {
-    let (consumer, edge, active_low, shared) = (true, true, false, false);
-    Interrupt::new(consumer, edge, active_low, shared, gsi)
+/// Whether a line may have several devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Exclusive,
+    Shared,
+}
+
+/// Edge, active high: what an irqfd without resampling can raise.
+fn edge_interrupt(gsi: u32, sharing: Sharing) -> Interrupt {
+    let (consumer, edge, active_low) = (true, true, false);
+    Interrupt::new(consumer, edge, active_low, sharing == Sharing::Shared, gsi)
 }
 
 /// Registers at fixed I/O ports.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use devices::space::Space;
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::arch::x86_64::cpuid::Template;
 use crate::arch::x86_64::registers::Entry;
@@ -63,8 +63,16 @@ pub enum Error {
 
 /// All processors of a machine. Dropping them stops and joins their threads.
 pub struct Vcpus {
-    gate: Arc<Gate>,
+    shared: Arc<Shared>,
     threads: Vec<Thread>,
+}
+
+/// What all vCPU threads have in common.
+struct Shared {
+    gate: Gate,
+    spaces: Spaces,
+    events: Poster<Event>,
+    filters: Arc<Filters>,
 }
 
 struct Thread {
@@ -86,50 +94,34 @@ impl Vcpus {
             return Err(Error::TooMany { wanted: count, most });
         }
         install_signal().map_err(|error| Error::Thread(0, error))?;
-        let supported = kvm.supported_cpuid().map_err(|error| Error::Create(0, error))?;
-        let cpuid = Template::new(&supported, count, kvm.has_tsc_deadline());
-        let gate = Arc::new(Gate::default());
-        let mut vcpus = Self { gate, threads: Vec::new() };
-        let mut fresh = None;
-        for id in 0..count {
-            let vcpu = create(vm, &cpuid, id).map_err(|error| Error::Create(id, error))?;
-            let fresh = match &fresh {
-                Some(fresh) => Arc::clone(fresh),
-                None => {
-                    let captured = Fresh::capture(kvm, &vcpu);
-                    let captured = captured.map_err(|error| Error::Create(id, error))?;
-                    Arc::clone(fresh.insert(Arc::new(captured)))
-                }
-            };
-            let kick = Kick::new(&vcpu).map_err(|error| Error::Thread(id, error))?;
-            let kick = Arc::new(kick);
-            let body = thread::Body {
-                id,
-                vcpu,
-                fresh,
-                kick: Arc::clone(&kick),
-                gate: Arc::clone(&vcpus.gate),
-                spaces: spaces.clone(),
-                events: events.clone(),
-                filters: Arc::clone(filters),
-            };
-            let thread = spawn(body).map_err(|error| Error::Thread(id, error))?;
-            vcpus.threads.push(Thread { kick, thread: Some(thread) });
+        let vcpus = create(kvm, vm, count)?;
+        let fresh = vcpus.first().map(|first| Fresh::capture(kvm, first)).transpose();
+        let fresh = fresh.map_err(|error| Error::Create(0, error))?.map(Arc::new);
+        let shared = Arc::new(Shared {
+            gate: Gate::default(),
+            spaces: spaces.clone(),
+            events: events.clone(),
+            filters: Arc::clone(filters),
+        });
+        let mut all = Self { shared: Arc::clone(&shared), threads: Vec::new() };
+        for ((id, vcpu), fresh) in (0..count).zip(vcpus).zip(std::iter::repeat(fresh).flatten()) {
+            let thread = Thread::start(id, vcpu, fresh, &shared);
+            all.threads.push(thread.map_err(|error| Error::Thread(id, error))?);
         }
-        Ok(vcpus)
+        Ok(all)
     }
 
     /// Resets all processors and lets them run: the first from `entry`, the
     /// others when it starts them. They must be parked.
     pub fn start(&self, entry: Entry) {
-        self.gate.open(entry);
+        self.shared.gate.open(entry);
     }
 
     /// Takes all processors out of the guest and returns when they are out.
     pub fn park(&self) {
-        self.gate.close();
+        self.shared.gate.close();
         self.kick_all();
-        self.gate.await_parked();
+        self.shared.gate.await_parked();
     }
 
     /// How many there are.
@@ -146,9 +138,19 @@ impl Vcpus {
     }
 }
 
+impl Thread {
+    fn start(id: u8, vcpu: VcpuFd, fresh: Arc<Fresh>, shared: &Arc<Shared>) -> io::Result<Self> {
+        let kick = Arc::new(Kick::new(&vcpu)?);
+        let shared = Arc::clone(shared);
+        let body = thread::Body { id, vcpu, fresh, kick: Arc::clone(&kick), shared };
+        let thread = Builder::new().name(format!("vcpu{id}")).stack_size(STACK);
+        Ok(Self { kick, thread: Some(thread.spawn(move || body.run())?) })
+    }
+}
+
 impl Drop for Vcpus {
     fn drop(&mut self) {
-        self.gate.end();
+        self.shared.gate.end();
         self.kick_all();
         for thread in self.threads.iter_mut().filter_map(|thread| thread.thread.take()) {
             if thread.join().is_err() {
@@ -158,13 +160,17 @@ impl Drop for Vcpus {
     }
 }
 
-fn create(vm: &VmFd, cpuid: &Template, id: u8) -> Result<kvm_ioctls::VcpuFd, kvm::Error> {
-    let vcpu = vm.create_vcpu(u64::from(id)).map_err(kvm::Error::call("create a vCPU"))?;
-    vcpu.set_cpuid2(&cpuid.of(id)).map_err(kvm::Error::call("set CPUID"))?;
-    Ok(vcpu)
+/// Creates the processors; an APIC id is an index.
+fn create(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, Error> {
+    let supported = kvm.supported_cpuid().map_err(|error| Error::Create(0, error))?;
+    let cpuid = Template::new(&supported, count, kvm.has_tsc_deadline());
+    let create = |id: u8| {
+        let vcpu = vm.create_vcpu(id.into()).map_err(kvm::Error::call("create a vCPU"))?;
+        vcpu.set_cpuid2(&cpuid.of(id)).map_err(kvm::Error::call("set CPUID"))?;
+        Ok(vcpu)
+    };
+    (0..count).map(|id| create(id).map_err(|error| Error::Create(id, error))).collect()
 }
 
-fn spawn(body: thread::Body) -> io::Result<JoinHandle<()>> {
-    let name = format!("vcpu{}", body.id);
-    Builder::new().name(name).stack_size(STACK).spawn(move || body.run())
-}
+#[cfg(test)]
+mod tests;

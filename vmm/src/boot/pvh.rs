@@ -3,6 +3,7 @@
 //! Source: `xen/include/public/arch-x86/hvm/start_info.h`.
 
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 
 use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{Elf, KernelLoader};
@@ -33,28 +34,50 @@ pub(super) fn load(
 ) -> Result<Entry, Error> {
     let path = &payload.kernel;
     let there = low_end(memory);
-    let size = file.metadata().map(|data| data.len());
-    let size = size.map_err(|error| not_a_kernel(path, &error))?;
-    let loaded = Elf::load(memory, None, file, None).map_err(|error| {
-        if size > there {
-            Error::NoRoom { path: path.clone(), needed: size, there }
-        } else {
-            not_a_kernel(path, &error)
-        }
-    })?;
+    let needed = end_of_segments(file).map_err(|error| not_a_kernel(path, &error))?;
+    if needed > there {
+        return Err(Error::NoRoom { path: path.clone(), needed, there });
+    }
+    let loaded = Elf::load(memory, None, file, None).map_err(|error| not_a_kernel(path, &error))?;
     let PvhBootCapability::PvhEntryPresent(start) = loaded.pvh_boot_cap else {
         return Err(not_a_kernel(path, &"this ELF file has no PVH entry (CONFIG_PVH)"));
     };
-    if loaded.kernel_end > there {
-        return Err(Error::NoRoom { path: path.clone(), needed: loaded.kernel_end, there });
-    }
     let initramfs = match &payload.initramfs {
-        Some(path) => Some(initramfs::load(memory, path, loaded.kernel_end, u64::from(u32::MAX))?),
+        Some(path) => Some(initramfs::load(memory, path, needed, u64::from(u32::MAX))?),
         None => None,
     };
     write_command_line(memory, &payload.cmdline, COMMAND_LINE_MAX - 1)?;
     write_start_info(memory, initramfs, rsdp)?;
     Ok(Entry::Pvh { start: start.0, start_info: START_INFO })
+}
+
+/// End of the memory that the kernel's segments take (ELF-64 object file format,
+/// "Program header"). The loader would only say that it cannot read the file.
+fn end_of_segments(file: &mut File) -> io::Result<u64> {
+    const TABLE_OFFSET: usize = 32;
+    const ENTRIES: usize = 56;
+    const PHYSICAL_ADDRESS: usize = 24;
+    const MEMORY_SIZE: usize = 40;
+    const LOAD: u32 = 1;
+    let mut header = [0; 64];
+    file.rewind()?;
+    file.read_exact(&mut header)?;
+    file.seek(SeekFrom::Start(long(&header, TABLE_OFFSET)))?;
+    let mut end = 0;
+    for _ in 0..u16::from_le_bytes([header[ENTRIES], header[ENTRIES + 1]]) {
+        let mut entry = [0; 56];
+        file.read_exact(&mut entry)?;
+        if entry[..4] == LOAD.to_le_bytes() {
+            let start = long(&entry, PHYSICAL_ADDRESS);
+            end = end.max(start.saturating_add(long(&entry, MEMORY_SIZE)));
+        }
+    }
+    Ok(end)
+}
+
+/// The little-endian number of eight bytes at `offset`, which is inside.
+fn long(bytes: &[u8], offset: usize) -> u64 {
+    bytes[offset..offset + 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 /// Writes the start info, the module entry and the memory map.

@@ -137,3 +137,53 @@ fn reset_vector_writes_the_reset_register() {
     // mov al, 1; mov dx, 0x602; out dx, al; hlt; jmp back to the hlt
     assert_eq!(code, [0xb0, 1, 0xba, 0x02, 0x06, 0xee, 0xf4, 0xeb, 0xfd]);
 }
+
+/// An ELF file of two segments and a PVH note; the second segment ends at `end`.
+fn elf(end: u64) -> Vec<u8> {
+    let mut image = vec![0; 512];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(24, &(16 * MIB).to_le_bytes());
+    put(32, &64_u64.to_le_bytes());
+    put(54, &56_u16.to_le_bytes());
+    put(56, &3_u16.to_le_bytes());
+    let mut segment = |index: usize, kind: u32, [offset, start, in_file, in_memory]: [u64; 4]| {
+        let at = 64 + 56 * index;
+        put(at, &kind.to_le_bytes());
+        put(at + 8, &offset.to_le_bytes());
+        put(at + 24, &start.to_le_bytes());
+        put(at + 32, &in_file.to_le_bytes());
+        put(at + 40, &in_memory.to_le_bytes());
+    };
+    segment(0, 1, [256, 16 * MIB, 64, 64]);
+    segment(1, 1, [320, 20 * MIB, 64, end - 20 * MIB]);
+    segment(2, 4, [384, 0, 20, 20]);
+    put(384, b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0\x34\x12\0\x01");
+    image
+}
+
+#[test]
+fn elf_kernel_is_entered_at_its_pvh_note_with_a_start_info() {
+    let memory = memory(64 * MIB);
+    let kernel = file(&elf(24 * MIB));
+    let initramfs = file(&[7; 5000]);
+
+    let entry = load(&memory, &payload(kernel.path(), Some(initramfs.path())), Some(0xe_0000));
+
+    assert_eq!(entry.unwrap(), Entry::Pvh { start: 0x100_1234, start_info: 0x6000 });
+    let word = |at| memory.read_obj::<u32>(GuestAddress(at)).unwrap();
+    assert_eq!([word(0x6000), word(0x6004), word(0x600c)], [0x336e_c578, 1, 1]);
+    assert_eq!([word(0x6010), word(0x6018), word(0x6020)], [0x6040, 0x2_0000, 0xe_0000]);
+    assert_eq!([u64::from(word(0x6040)), u64::from(word(0x6048))], [64 * MIB - 8192, 5000]);
+    // The third of the memory map's four entries: RAM from 1 MiB.
+    assert_eq!([word(0x6030), word(0x6080 + 48), word(0x6080 + 64)], [4, 0x10_0000, 1]);
+}
+
+#[test]
+fn elf_kernel_that_ends_past_the_memory_is_refused() {
+    let kernel = file(&elf(70 * MIB));
+
+    let message = message(&memory(64 * MIB), &payload(kernel.path(), None));
+
+    assert!(message.ends_with("needs 70 MiB, there are 64 MiB below 3 GiB"), "{message}");
+}

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use kvm_ioctls::VcpuFd;
 
-use super::Spaces;
-use super::gate::Gate;
+use super::Shared;
 use crate::arch::x86_64::reset::Fresh;
-use crate::events::{Event, Poster};
+use crate::events::Event;
 use crate::kvm::exit::{self, Exit};
 use crate::kvm::kick::Kick;
-use crate::seccomp::{Filters, Kind};
+use crate::seccomp::Kind;
 
 /// Everything a vCPU's thread has. The kick outlives the vCPU it belongs to.
 pub(super) struct Body {
@@ -18,26 +17,23 @@ pub(super) struct Body {
     pub(super) vcpu: VcpuFd,
     pub(super) fresh: Arc<Fresh>,
     pub(super) kick: Arc<Kick>,
-    pub(super) gate: Arc<Gate>,
-    pub(super) spaces: Spaces,
-    pub(super) events: Poster<Event>,
-    pub(super) filters: Arc<Filters>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Body {
     /// Runs the guest whenever the gate is open, until it ends.
     pub(super) fn run(mut self) {
-        if let Err(error) = self.filters.apply(Kind::Vcpu) {
+        if let Err(error) = self.shared.filters.apply(Kind::Vcpu) {
             return self.report(error.to_string());
         }
         let mut last = None;
-        while let Some(pass) = self.gate.wait(last) {
+        while let Some(pass) = self.shared.gate.wait(last) {
             last = Some(pass);
             match self.fresh.apply(&self.vcpu, self.id, pass.entry) {
                 Ok(()) => self.run_guest(),
                 Err(error) => self.report(format!("cannot reset it: {error}")),
             }
-            self.gate.left();
+            self.shared.gate.left();
         }
     }
 
@@ -51,35 +47,35 @@ impl Body {
                 Exit::Interrupted => {
                     // First the byte, then the gate: a kick in between stays visible.
                     self.kick.noticed();
-                    if !self.gate.is_open() {
+                    if !self.shared.gate.is_open() {
                         return;
                     }
                 }
                 Exit::PortIn(port, mut data) => {
-                    let ports = &self.spaces.ports;
+                    let ports = &self.shared.spaces.ports;
                     for piece in data.pieces() {
                         ports.read(port.into(), piece);
                     }
                 }
                 Exit::PortOut(port, mut data) => {
-                    let ports = &self.spaces.ports;
+                    let ports = &self.shared.spaces.ports;
                     for piece in data.pieces() {
                         ports.write(port.into(), piece);
                     }
                 }
                 Exit::MemoryRead(address, data) => {
-                    self.spaces.memory.read(address, data);
+                    self.shared.spaces.memory.read(address, data);
                 }
                 Exit::MemoryWrite(address, data) => {
-                    self.spaces.memory.write(address, data);
+                    self.shared.spaces.memory.write(address, data);
                 }
-                Exit::Shutdown => return self.events.post(Event::Reset),
+                Exit::Shutdown => return self.shared.events.post(Event::Reset),
                 Exit::Broken(reason) => return self.report(reason),
             }
         }
     }
 
     fn report(&self, reason: String) {
-        self.events.post(Event::Fault { vcpu: self.id, reason });
+        self.shared.events.post(Event::Fault { vcpu: self.id, reason });
     }
 }

@@ -64,6 +64,17 @@ pub enum SpecError {
         /// Wanted at most.
         max: u32,
     },
+    /// The guest would wait for processors that never come.
+    #[error(
+        "max_vcpus {max} is more than boot_vcpus {boot}, but adding vCPUs to a running guest \
+         is not offered: give the same number"
+    )]
+    MoreLater {
+        /// Wanted at boot.
+        boot: u32,
+        /// Wanted at most.
+        max: u32,
+    },
     /// Not a size that a processor has.
     #[error("hugepage_size {0} is not a power of two from 2 MiB up")]
     HugepageSize(u64),
@@ -124,6 +135,9 @@ fn device_specs(bodies: Vec<AddDevice>) -> Result<Vec<DeviceSpec>, SpecError> {
 fn vcpus(body: &CpusConfig) -> Result<u8, SpecError> {
     let CpusConfig { boot_vcpus: boot, max_vcpus: max } = *body;
     let fits = (1..=max).contains(&boot) && max <= MOST_VCPUS;
+    if fits && boot < max {
+        return Err(SpecError::MoreLater { boot, max });
+    }
     let boot_count = u8::try_from(boot).ok().filter(|_| fits);
     boot_count.ok_or(SpecError::Vcpus { boot, max })
 }
@@ -194,6 +208,8 @@ mod tests {
             let refused = with(|body| body.cpus = CpusConfig { boot_vcpus: boot, max_vcpus: max });
             assert_eq!(refused, Err(SpecError::Vcpus { boot, max }));
         }
+        let later = with(|body| body.cpus = CpusConfig { boot_vcpus: 2, max_vcpus: 4 });
+        assert_eq!(later, Err(SpecError::MoreLater { boot: 2, max: 4 }));
         let most = with(|body| body.cpus = CpusConfig { boot_vcpus: 255, max_vcpus: 255 });
         assert_eq!(most.unwrap().vcpus, 255);
     }

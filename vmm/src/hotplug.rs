@@ -194,6 +194,12 @@ impl Bay {
         };
         self.workers.all(functions, |(id, function)| reset(id, function));
         self.slots.reset();
+        // Who has been asked for is asked for again, in the new boot.
+        for device in self.devices.values() {
+            if let Stage::Removing(..) = device.stage {
+                self.slots.remove(device.slot.number());
+            }
+        }
     }
 
     /// Does what time demands: reminds a guest that has not looked, answers

@@ -80,7 +80,8 @@ impl Opened {
             for (at, bytes) in parts {
                 let size = device.region(at.bar).map_or(0, |region| region.size);
                 if at.offset.saturating_add(bytes) > size {
-                    return Err(io::Error::other("its MSI-X table lies outside its BAR"));
+                    let what = "its MSI-X table lies outside its BAR";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
             }
         }
@@ -157,6 +158,8 @@ impl Passthrough {
     /// take 100 ms.
     pub fn reset(&self) -> io::Result<()> {
         self.lock().forget(&self.interrupts);
+        // Should the host have no reset for it, at least its DMA ends.
+        self.device.write_config(config::COMMAND, &[0; 2])?;
         self.device.reset()
     }
 

@@ -68,6 +68,13 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// The IOMMU does not isolate interrupts.
+    #[error(
+        "the IOMMU of VFIO group {0} does not remap interrupts, so a device could forge them; \
+         switch interrupt remapping on in the firmware, or accept the risk with the option \
+         allow_unsafe_interrupts=1 of the module vfio_iommu_type1"
+    )]
+    Unsafe(u32),
     /// The machine is going away.
     #[error("the machine is stopping")]
     Cancelled,
@@ -146,8 +153,10 @@ impl Iommu {
     fn new_domain(&self, group: &Group, number: u32) -> Result<Domain, AttachError> {
         let container = VfioContainer::new(None).map_err(AttachError::Container)?;
         join(group, number, &container)?;
-        set_type1(&container)
-            .map_err(|e| AttachError::Join(number, "make an IOMMU domain for", e))?;
+        set_type1(&container).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => AttachError::Unsafe(number),
+            _ => AttachError::Join(number, "make an IOMMU domain for", error),
+        })?;
         self.map_ram(&container)?;
         Ok(Domain { container, groups: Mutex::default() })
     }

@@ -62,6 +62,9 @@ impl AddError {
             Self::Host(error) => host_class(error),
             Self::Attach(error) => attach_class(error),
             Self::Open(_, error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
+            Self::Open(_, error) if error.kind() == io::ErrorKind::InvalidData => {
+                (Status::Internal, code::DEVICE_BROKEN)
+            }
             Self::Open(..) | Self::Worker(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
         }
     }
@@ -69,7 +72,8 @@ impl AddError {
 
 fn host_class(error: &HostError) -> (Status, &'static str) {
     let code = match error {
-        HostError::NotFound(..) | HostError::NotPci(_) => code::DEVICE_BAD_PATH,
+        HostError::NotFound(..) => return (Status::NotFound, code::DEVICE_BAD_PATH),
+        HostError::NotPci(_) => code::DEVICE_BAD_PATH,
         HostError::NoIommu(_) => code::DEVICE_NO_IOMMU,
         HostError::NotBound { .. } => code::DEVICE_NOT_BOUND,
         HostError::GroupShared { .. } => code::DEVICE_GROUP_NOT_VIABLE,
@@ -85,6 +89,7 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
             (Status::Internal, code::DEVICE_PERMISSION)
         }
         AttachError::Cancelled => (Status::Busy, code::VMM_STOPPING),
+        AttachError::Unsafe(_) => (Status::Internal, code::DEVICE_NO_IOMMU),
         AttachError::Open(..)
         | AttachError::Container(_)
         | AttachError::Join(..)

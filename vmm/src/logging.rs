@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -19,19 +20,29 @@ enum Output {
     File(File),
 }
 
+impl Output {
+    fn file(&self) -> Option<&File> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Stderr => None,
+        }
+    }
+}
+
 /// Starts logging what is at least as important as `level`, to `file` or else
-/// to standard error. Once a process; a second call changes nothing.
-pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<()> {
+/// to standard error. Once a process. Returns the file, which stays open for good.
+pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<Option<RawFd>> {
     let output = match file {
         Some(path) => Output::File(File::options().create(true).append(true).open(path)?),
         None => Output::Stderr,
     };
+    let file = output.file().map(AsRawFd::as_raw_fd);
     static LINES: OnceLock<Lines> = OnceLock::new();
     let lines = LINES.get_or_init(|| Lines { start: Instant::now(), output: Mutex::new(output) });
     if log::set_logger(lines).is_ok() {
         log::set_max_level(level);
     }
-    Ok(())
+    Ok(file)
 }
 
 impl Log for Lines {

@@ -48,8 +48,9 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
     let HotbayArgs { api_socket, vm, seccomp, log_file, verbosity } = args;
     let level = [LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug];
     let level = level.get(usize::from(verbosity)).copied().unwrap_or(LevelFilter::Trace);
-    logging::start(level, log_file.as_deref())
+    let log = logging::start(level, log_file.as_deref())
         .map_err(|error| Error::Start("open the log file", error))?;
+    log.into_iter().for_each(seccomp::also_report_to);
 
     let filters = Arc::new(Filters::new(seccomp.into())?);
     let signals =

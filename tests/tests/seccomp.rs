@@ -38,7 +38,7 @@ fn forbidden_call_ends_the_process_and_is_named() {
         let pid = vm.pid().to_string();
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid]);
-        strace.args(["-e", "inject=epoll_wait,epoll_pwait,epoll_pwait2:syscall=getegid"]);
+        strace.args(["-e", "inject=epoll_wait,epoll_pwait,epoll_pwait2:retval=0:syscall=getegid"]);
         let mut strace = strace.spawn().doing("start strace")?;
         vm.api.get("vmm.ping").map(drop).unwrap_or_default(); // wakes the waiting threads
         let status = vm.ended()?;

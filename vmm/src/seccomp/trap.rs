@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use devices::legacy::serial::restore_terminal;
-use libc::{REG_R8, REG_R9, REG_R10, REG_RAX, REG_RDI, REG_RDX, REG_RSI, c_int, c_void};
+use libc::{REG_R8, REG_R9, REG_R10, REG_RDI, REG_RDX, REG_RSI, c_int, c_uint, c_void};
 use vmm_sys_util::signal::register_signal_handler;
 
 use super::{ioctls, names};
@@ -46,20 +46,32 @@ pub(super) fn install() -> io::Result<()> {
     register_signal_handler(libc::SIGSYS, report_and_exit).map_err(Into::into)
 }
 
+/// What the kernel says with SIGSYS (`siginfo_t`, sigaction(2)): the C library
+/// has no names for the last three.
+#[repr(C)]
+struct Info {
+    signal: c_int,
+    error: c_int,
+    code: c_int,
+    call_address: *mut c_void,
+    call: c_int,
+    architecture: c_uint,
+}
+
 extern "C" fn report_and_exit(_: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes a valid pointer.
-    let info = unsafe { &*info };
+    // SAFETY: the kernel passes a valid pointer, and this is how SIGSYS fills it.
+    let info = unsafe { &*info.cast::<Info>() };
     // SAFETY: the handler is registered with SA_SIGINFO, so this is a ucontext.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
     restore_terminal();
-    if info.si_code == FROM_FILTER {
+    if info.code == FROM_FILTER {
         let registers = &context.uc_mcontext.gregs;
         let register = |index: c_int| {
             usize::try_from(index).ok().and_then(|at| registers.get(at)).copied().unwrap_or(0)
         };
         let mut line = Line::default();
         // A line that is too long is cut off.
-        let _ = describe(&mut line, register(REG_RAX), ARGUMENTS.map(register));
+        let _ = describe(&mut line, info.call.into(), ARGUMENTS.map(register));
         print(libc::STDERR_FILENO, line.text());
         print(SECOND_REPORT.load(Ordering::SeqCst), line.text());
     }

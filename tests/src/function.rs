@@ -100,7 +100,7 @@ impl Kind {
         guest.wait_for(
             &format!("{driver} has made a network interface"),
             &format!(
-                "for net in /sys/class/net/*; do case $(readlink -f $net/device/driver) in \
+                "found=; for net in /sys/class/net/*; do case $(readlink -f $net/device/driver) in \
                  */{driver}) echo ${{net##*/}}; found=1;; esac; done; [ \"$found\" ]"
             ),
         )

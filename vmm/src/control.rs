@@ -5,6 +5,8 @@ use api::request::{Request, Response};
 use api::schema::info::{VmInfo, VmmPing};
 use api::schema::machine::VmConfig;
 
+use devices::legacy::serial::Console;
+
 use crate::lifecycle::{Ending, Error, Vmm};
 
 /// Does what a client asked, and answers.
@@ -53,8 +55,13 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let machine = vm.stage.machine();
     let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
     let devices = (!specs.is_empty()).then(|| specs.into_iter().map(Into::into).collect());
+    let mut config = VmConfig { devices, ..vm.config.clone() };
+    let console = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
+    if let Some(pty) = console.and_then(Console::pty) {
+        config.serial.file = Some(pty.to_owned());
+    }
     Ok(Response::Info(Box::new(VmInfo {
-        config: VmConfig { devices, ..vm.config.clone() },
+        config,
         state: vm.stage.state(),
         memory_actual_size: vm.spec.memory.size,
         device_tree: machine.map(|machine| machine.bay.tree()),

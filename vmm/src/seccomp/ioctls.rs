@@ -99,6 +99,8 @@ requests! {
     KVM_GET_XCRS = gets::<kvm::kvm_xcrs>(0xa6);
     KVM_SET_XCRS = sets::<kvm::kvm_xcrs>(0xa7);
     KVM_KVMCLOCK_CTRL = plain(0xad);
+    KVM_GET_NESTED_STATE = both::<kvm::kvm_nested_state>(0xbe);
+    KVM_SET_NESTED_STATE = sets::<kvm::kvm_nested_state>(0xbf);
     KVM_CREATE_DEVICE = both::<kvm::kvm_create_device>(0xe0);
     KVM_SET_DEVICE_ATTR = sets::<kvm::kvm_device_attr>(0xe1);
     KVM_HAS_DEVICE_ATTR = sets::<kvm::kvm_device_attr>(0xe3);

@@ -170,6 +170,8 @@ const RUN_GUEST: &[Call] = &[ioctls(&[
     KVM_SET_MSRS,
     KVM_GET_FPU,
     KVM_SET_FPU,
+    KVM_GET_NESTED_STATE,
+    KVM_SET_NESTED_STATE,
     KVM_GET_LAPIC,
     KVM_SET_LAPIC,
     KVM_GET_MP_STATE,

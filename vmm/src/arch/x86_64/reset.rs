@@ -7,7 +7,7 @@ use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_debugregs, kvm_fpu,
     kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{KvmNestedStateBuffer, VcpuFd};
 
 use super::registers::Entry;
 use crate::kvm::{Error, Kvm};
@@ -34,7 +34,6 @@ const EXTERNAL: u32 = 7 << 8;
 const NMI: u32 = 4 << 8;
 
 /// What every vCPU of a machine looks like after reset.
-#[derive(Debug)]
 pub struct Fresh {
     sregs: kvm_sregs,
     regs: kvm_regs,
@@ -44,6 +43,8 @@ pub struct Fresh {
     events: kvm_vcpu_events,
     lapic: kvm_lapic_state,
     msrs: Vec<kvm_msr_entry>,
+    /// That there is no nested guest; absent where the host offers none.
+    nested: Option<Box<KvmNestedStateBuffer>>,
 }
 
 impl Fresh {
@@ -59,6 +60,7 @@ impl Fresh {
             events: vcpu.get_vcpu_events().map_err(read("read pending events"))?,
             lapic: vcpu.get_lapic().map_err(read("read the local APIC"))?,
             msrs: read_msrs(vcpu, &kvm.state_msrs()?)?,
+            nested: read_nested(vcpu),
         })
     }
 
@@ -74,6 +76,10 @@ impl Fresh {
 
         vcpu.set_mp_state(kvm_mp_state { mp_state: state })
             .map_err(Error::call("set the processor's run state"))?;
+        if let Some(nested) = &self.nested {
+            // First: while it is in VMX operation, CR4 cannot be reset.
+            vcpu.set_nested_state(nested).map_err(Error::call("leave the nested guest"))?;
+        }
         vcpu.set_sregs(&sregs).map_err(Error::call("set the system registers"))?;
         vcpu.set_regs(&regs).map_err(Error::call("set the registers"))?;
         vcpu.set_fpu(&self.fpu).map_err(Error::call("set the floating-point state"))?;
@@ -118,6 +124,11 @@ fn read_msrs(vcpu: &VcpuFd, numbers: &[u32]) -> Result<Vec<kvm_msr_entry>, Error
         found.push(kvm_msr_entry { index, data: bits, ..kvm_msr_entry::default() });
     }
     Ok(found)
+}
+
+fn read_nested(vcpu: &VcpuFd) -> Option<Box<KvmNestedStateBuffer>> {
+    let mut state = Box::new(KvmNestedStateBuffer::empty());
+    vcpu.nested_state(&mut state).ok().map(|_| state)
 }
 
 /// A fresh local APIC of the processor `id`, its pins wired as on a PC.

@@ -33,6 +33,29 @@ pub struct Change {
     pub route: Route,
 }
 
+/// How a vector's events reach the guest at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// They do not: the vector is masked, or was never used.
+    #[default]
+    Detached,
+    /// A thread of the machine's sends each as a message.
+    Relayed,
+    /// They become interrupts without any thread of the machine's.
+    Routed,
+}
+
+/// What the machine has of one vector; all of it absent or zero before its first use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// How events reach the guest.
+    pub way: Way,
+    /// Interrupt number that the vector has. It outlives a mask.
+    pub number: Option<u32>,
+    /// Events that were relayed so far.
+    pub relayed: u64,
+}
+
 /// Message-signalled vectors lent to one PCI function, all masked at first.
 /// Dropping them gives them back.
 pub trait Vectors: Send {
@@ -53,6 +76,9 @@ pub trait Vectors: Send {
 
     /// Whether `vector`, being masked, has been signalled: its Pending bit.
     fn pending(&self, vector: u16) -> bool;
+
+    /// What becomes of `vector`'s events, for people to look at.
+    fn delivery(&self, vector: u16) -> Delivery;
 
     /// Masks every vector, forgets what was pending, and gives back whatever
     /// the vectors held: nothing signalled before is delivered after.

@@ -7,6 +7,7 @@
 //! config    configuration space as the guest sees it (pure)
 //! bars      BARs placed in the guest's address spaces
 //! interrupts  which of INTx, MSI and MSI-X is active, on both sides
+//! taken     how many of a function's interrupts the host has taken
 //! function  the parts as one PCI function
 //! ```
 
@@ -18,3 +19,4 @@ pub mod host;
 pub mod interrupts;
 pub mod iommu;
 pub mod sys;
+pub mod taken;

@@ -3,6 +3,7 @@
 
 use crate::irq::{Change, Message, Route};
 use crate::pci::config::{dword, word};
+use crate::pci::msix::View;
 
 /// Most vectors the capability can have.
 pub const MOST_VECTORS: u16 = 32;
@@ -66,13 +67,19 @@ impl Msi {
 
     /// What `vector` does now.
     pub fn route(&self, vector: u16) -> Route {
-        let masked = u32::from(vector) >= u32::BITS || self.masks & (1 << vector) != 0;
-        if vector >= self.in_use() || masked {
+        if vector >= self.in_use() || self.masked(vector) {
             return Route::Masked;
         }
-        // The function modifies the low bits of the data (6.8.1.6).
-        let data = (self.latched.data & !u32::from(self.in_use() - 1)) | u32::from(vector);
-        Route::To(Message { data, ..self.latched })
+        Route::To(self.numbered(self.latched, vector))
+    }
+
+    /// The guest's view of `vector`; none if it is not in use.
+    pub fn view(&self, vector: u16) -> Option<View> {
+        if vector >= self.in_use() {
+            return None;
+        }
+        let (message, masked) = (self.numbered(self.written, vector), self.masked(vector));
+        Some(View { message, masked, live: !masked })
     }
 
     /// Back to the state after reset.
@@ -115,6 +122,16 @@ impl Msi {
             .filter(|(_, (before, after))| before != after)
             .map(|(vector, (_, route))| Change { vector, route })
             .collect()
+    }
+
+    fn masked(&self, vector: u16) -> bool {
+        u32::from(vector) >= u32::BITS || self.masks & (1 << vector) != 0
+    }
+
+    /// What `vector` sends: the function modifies the low bits of the data (6.8.1.6).
+    fn numbered(&self, message: Message, vector: u16) -> Message {
+        let low = u32::from(self.in_use().saturating_sub(1));
+        Message { data: (message.data & !low) | u32::from(vector), ..message }
     }
 
     fn routes(&self) -> Vec<Route> {

@@ -89,6 +89,11 @@ impl Msix {
         self.enabled
     }
 
+    /// Whether the function mask is set, MSI-X being on or not.
+    pub fn function_masked(&self) -> bool {
+        self.function_masked
+    }
+
     /// Message control as the guest reads it.
     pub fn control(&self) -> u16 {
         let size = self.count().saturating_sub(1);

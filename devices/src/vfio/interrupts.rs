@@ -17,9 +17,9 @@
 //! At most one index is active. Every way out of MSI or MSI-X goes through
 //! `unwire` (no new events) and then `Vectors::reset` (none left over).
 
+mod view;
 mod wiring;
 
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::irq::{Change, Line, Route, Vectors};
@@ -27,11 +27,13 @@ use crate::pci::msi::Msi;
 use crate::pci::msix::Msix;
 use crate::vfio::config::{Location, MsixLayout};
 
+pub use self::view::{LineView, Mode, MsiView, MsixView, VectorView, View};
 use self::wiring::Wired;
-pub use self::wiring::Wiring;
+pub use self::wiring::{FireError, Wiring};
 
 /// Both sides of one function's interrupts. Every guest access takes the lock
-/// for as long as its system calls last; nobody else takes it.
+/// for as long as its system calls last; beside guests, workers take it to reset,
+/// to look and to test.
 pub struct Interrupts {
     layout: Option<MsixLayout>,
     state: Mutex<State>,
@@ -158,8 +160,16 @@ impl Interrupts {
     }
 
     /// Fires `vector` of the active index as the hardware would.
-    pub fn fire(&self, vector: u16) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Nothing happened: the vector is off, or the host refused.
+    pub fn fire(&self, vector: u16) -> Result<(), FireError> {
         self.lock().wired.fire(vector)
+    }
+
+    /// Both sides as they are now.
+    pub fn view(&self) -> View {
+        self.lock().view()
     }
 
     fn part(&self, bar: usize, offset: u64) -> Option<Part> {

@@ -16,6 +16,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use devices::irq::Message;
+use devices::vfio::counters::Counter;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     /// Vectors in the epoll set by token. A token is never used again, so an
     /// event that arrives late finds nobody.
     watched: Mutex<Watched>,
+    promotions: Counter,
 }
 
 /// Vectors that wait for promotion.
@@ -89,6 +91,11 @@ impl Relay {
         Lent::new(Arc::clone(&self.shared), count)
     }
 
+    /// Batches of vectors that the kernel has taken over so far.
+    pub fn promotions(&self) -> u64 {
+        self.shared.promotions.get()
+    }
+
     /// The table that vectors are promoted into.
     pub fn routes(&self) -> &Arc<Routes> {
         &self.shared.routes
@@ -117,7 +124,8 @@ impl Shared {
         let now = Instant::now();
         let queue = Queue { waiting: Vec::new(), timer, first: now, last: now };
         let watched = Watched { vectors: BTreeMap::new(), next: FIRST_VECTOR };
-        Ok(Self { routes, epoll, stop, queue: Mutex::new(queue), watched: Mutex::new(watched) })
+        let (queue, watched) = (Mutex::new(queue), Mutex::new(watched));
+        Ok(Self { routes, epoll, stop, queue, watched, promotions: Counter::default() })
     }
 
     pub(super) fn routes(&self) -> &Routes {
@@ -215,6 +223,9 @@ impl Shared {
                 numbers.push((state.number(), message));
             }
         }
+        if numbers.is_empty() {
+            return Vec::new();
+        }
         let routed = match self.routes.assign(&numbers) {
             Ok(routed) => routed,
             Err(error) => {
@@ -222,6 +233,7 @@ impl Shared {
                 return Vec::new();
             }
         };
+        self.promotions.bump();
         let (mut again, mut orphans) = (Vec::new(), Vec::new());
         for ((vector, message), number) in wanted.into_iter().zip(routed) {
             let Some(number) = number else { continue };

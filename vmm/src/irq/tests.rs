@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use devices::irq::{Change, Message, Route, Vectors};
+use devices::irq::{Change, Delivery, Message, Route, Vectors, Way};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::relay::Relay;
 use super::routes::Routes;
 use super::vector::Backend;
 use super::vectors::Lent;
+use crate::memory::layout::IOAPIC_PINS;
 use crate::seccomp::{Filters, Mode};
 
 /// Offsets in the local APIC's page (Intel SDM 3A, 12.4.1).
@@ -321,6 +322,29 @@ fn case_27_strange_messages_do_no_harm() {
 
     assert_eq!(scene.await_arrival(), [0x41]);
     assert_eq!(vectors.snapshot(1).unwrap().backend, Backend::Relayed, "no route for a write");
+}
+
+#[test]
+fn delivery_tells_where_a_vector_is_and_how_often_it_was_relayed() {
+    let scene = scene();
+    let mut vectors = scene.lend(4);
+    assert_eq!(vectors.delivery(0), Delivery::default(), "before its first use");
+
+    // No route for it, so it stays where it is.
+    let write = Message { address: 0, data: 0 };
+    vectors.apply(&[Change { vector: 2, route: Route::To(write) }]).unwrap();
+    fire(&mut vectors, 2);
+    vectors.apply(&[to(0, 0x41)]).unwrap();
+    scene.await_route(&vectors, 0);
+
+    assert_eq!(scene.relay.promotions(), 1);
+    let number = Some(IOAPIC_PINS);
+    let routed = Delivery { way: Way::Routed, number, relayed: 0 };
+    assert_eq!(vectors.delivery(0), routed);
+    assert_eq!(vectors.delivery(2), Delivery { way: Way::Relayed, number: None, relayed: 1 });
+    assert_eq!(vectors.relayed().get(), 1, "all vectors together");
+    vectors.apply(&[mask(0)]).unwrap();
+    assert_eq!(vectors.delivery(0), Delivery { way: Way::Detached, ..routed });
 }
 
 #[test]

@@ -18,10 +18,10 @@
 //! returns only after a delivery under way, and none follows it.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::irq::Message;
+use devices::vfio::counters::Counter;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::irq::poll::is_signalled;
@@ -52,10 +52,11 @@ pub struct Snapshot {
 }
 
 /// One vector of a function.
-#[derive(Default)]
 pub(super) struct Vector {
     state: Mutex<State>,
-    relayed: AtomicU64,
+    relayed: Counter,
+    /// The same for all vectors of the function, readable without their locks.
+    relayed_in_all: Arc<Counter>,
 }
 
 #[derive(Default)]
@@ -87,6 +88,11 @@ pub(super) enum Promoted {
 }
 
 impl Vector {
+    /// Masked, and never used.
+    pub(super) fn new(relayed_in_all: Arc<Counter>) -> Self {
+        Self { state: Mutex::default(), relayed: Counter::default(), relayed_in_all }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +106,8 @@ impl Vector {
         };
         // Empty when a promotion came first: then the kernel has delivered it.
         if event.read().is_ok() {
-            self.relayed.fetch_add(1, Ordering::Relaxed);
+            self.relayed.bump();
+            self.relayed_in_all.bump();
             routes.send(message);
         }
     }
@@ -112,8 +119,8 @@ impl Vector {
             (Some(_), Some((number, _))) if state.attached => Backend::Routed(number),
             (Some(_), _) => Backend::Relayed,
         };
-        let relayed = self.relayed.load(Ordering::Relaxed);
-        Snapshot { backend, route: state.route, pending: state.is_pending(), relayed }
+        let (route, pending) = (state.route, state.is_pending());
+        Snapshot { backend, route, pending, relayed: self.relayed.get() }
     }
 }
 

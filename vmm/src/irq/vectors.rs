@@ -4,22 +4,29 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use devices::irq::{Change, Message, Route, Vectors};
+use devices::irq::{Change, Delivery, Message, Route, Vectors, Way};
+use devices::vfio::counters::Counter;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::irq::relay::Shared;
-use crate::irq::vector::{Snapshot, Vector};
+use crate::irq::vector::{Backend, Snapshot, Vector};
 
 /// A function's vectors, those that it has used so far.
 pub struct Lent {
     relay: Arc<Shared>,
     count: u16,
     vectors: BTreeMap<u16, Arc<Vector>>,
+    relayed: Arc<Counter>,
 }
 
 impl Lent {
     pub(super) fn new(relay: Arc<Shared>, count: u16) -> Self {
-        Self { relay, count, vectors: BTreeMap::new() }
+        Self { relay, count, vectors: BTreeMap::new(), relayed: Arc::default() }
+    }
+
+    /// Counts the messages that the relay thread sends for all of them.
+    pub fn relayed(&self) -> Arc<Counter> {
+        Arc::clone(&self.relayed)
     }
 
     /// What the kernel and the relay have of a vector; `None` before its first use.
@@ -31,7 +38,9 @@ impl Lent {
         if index >= self.count {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        Ok(self.vectors.entry(index).or_default())
+        let relayed = &self.relayed;
+        let new = || Arc::new(Vector::new(Arc::clone(relayed)));
+        Ok(self.vectors.entry(index).or_insert_with(new))
     }
 
     fn wake(&mut self, index: u16, message: Message) -> io::Result<()> {
@@ -70,6 +79,17 @@ impl Vectors for Lent {
 
     fn pending(&self, vector: u16) -> bool {
         self.vectors.get(&vector).is_some_and(|vector| vector.lock().is_pending())
+    }
+
+    fn delivery(&self, vector: u16) -> Delivery {
+        let Some(snapshot) = self.snapshot(vector) else { return Delivery::default() };
+        let way = match snapshot.backend {
+            Backend::Detached => Way::Detached,
+            Backend::Relayed => Way::Relayed,
+            Backend::Routed(_) => Way::Routed,
+        };
+        let number = snapshot.route.map(|(number, _)| number.number());
+        Delivery { way, number, relayed: snapshot.relayed }
     }
 
     fn reset(&mut self) {

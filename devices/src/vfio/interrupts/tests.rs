@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
-use crate::irq::{LineEnds, Message};
+use crate::irq::{Delivery, LineEnds, Message, Way};
 use crate::pci::msix::{ENABLE, FUNCTION_MASK};
 use crate::vfio::sys::device::Index;
 
@@ -87,6 +88,12 @@ impl Vectors for Machine {
     fn pending(&self, vector: u16) -> bool {
         let read = self.events.get(&vector).map(|event| event.read());
         matches!(read, Some(Ok(count)) if self.events[&vector].write(count).is_ok())
+    }
+
+    fn delivery(&self, vector: u16) -> Delivery {
+        let used = self.events.contains_key(&vector);
+        let way = if used { Way::Routed } else { Way::Detached };
+        Delivery { way, number: used.then_some(24 + u32::from(vector)), relayed: u64::from(used) }
     }
 
     fn reset(&mut self) {
@@ -338,8 +345,87 @@ fn only_wired_vectors_can_be_fired() {
     scene.program(1, 0);
     scene.heard();
 
-    assert!(scene.interrupts.fire(0).is_err());
+    assert!(matches!(scene.interrupts.fire(0), Err(FireError::Off(0))));
     scene.interrupts.fire(1).unwrap();
 
     assert_eq!(scene.heard(), ["fire Msix 1"]);
+}
+
+#[test]
+fn view_shows_every_vector_that_is_not_as_after_reset() {
+    let scene = scene(true);
+    assert_eq!(scene.interrupts.view().vectors, []);
+    scene.interrupts.write_msix_control(ENABLE);
+    scene.program(1, 0);
+    scene.program(3, 1);
+    scene.signal(3);
+
+    let view = scene.interrupts.view();
+
+    assert_eq!((view.mode, view.host_mode), (Mode::Msix, Mode::Msix));
+    let msix = MsixView { table_size: 5, enabled: true, function_masked: false };
+    assert_eq!(view.msix, Some(msix));
+    let [live, masked] = view.vectors[..] else { panic!("{view:?}") };
+    assert_eq!((live.vector, live.guest.message, live.guest.live), (1, MESSAGE, true));
+    assert_eq!(live.delivery, Delivery { way: Way::Routed, number: Some(25), relayed: 1 });
+    assert!(live.wired && !live.pending);
+    assert_eq!((masked.vector, masked.guest.masked, masked.guest.live), (3, true, false));
+    assert!(masked.pending && !masked.wired);
+}
+
+#[test]
+fn view_shows_the_function_mask_and_what_is_pending_under_it() {
+    let scene = scene(true);
+    scene.interrupts.write_msix_control(ENABLE);
+    scene.program(0, 0);
+    scene.interrupts.write_msix_control(ENABLE | FUNCTION_MASK);
+    scene.signal(0);
+
+    let view = scene.interrupts.view();
+
+    assert!(view.msix.is_some_and(|msix| msix.function_masked));
+    let vector = view.vectors[0];
+    assert_eq!((vector.guest.masked, vector.guest.live, vector.pending), (false, false, true));
+}
+
+#[test]
+fn view_shows_a_vector_that_the_host_has_refused() {
+    let scene = scene(true);
+    scene.interrupts.write_msix_control(ENABLE);
+    scene.host.refuses.lock().unwrap().insert(2);
+    scene.program(2, 0);
+
+    let vector = scene.interrupts.view().vectors[0];
+
+    assert!(vector.guest.live && !vector.wired);
+}
+
+#[test]
+fn view_of_msi_shows_the_vectors_in_use_as_they_are_sent() {
+    let scene = scene(true);
+    scene.interrupts.write_msi(4, &0xfee0_1000_u32.to_le_bytes());
+    scene.interrupts.write_msi(12, &0x50_u16.to_le_bytes());
+    scene.interrupts.write_msi(2, &0x11_u16.to_le_bytes());
+    scene.interrupts.write_msi(16, &1_u32.to_le_bytes());
+
+    let view = scene.interrupts.view();
+
+    assert_eq!((view.mode, view.msi), (Mode::Msi, Some(MsiView { capable: 4, in_use: 2 })));
+    let data: Vec<_> =
+        view.vectors.iter().map(|v| (v.guest.message.data, v.guest.masked, v.wired)).collect();
+    assert_eq!(data, [(0x50, true, true), (0x51, false, true)]);
+}
+
+#[test]
+fn line_is_seen_and_fired_as_vector_0() {
+    let scene = scene_with_line();
+    scene.interrupts.allow_line(true);
+
+    let view = scene.interrupts.view();
+    scene.interrupts.fire(0).unwrap();
+
+    assert_eq!((view.mode, view.host_mode), (Mode::Intx, Mode::Intx));
+    assert_eq!(view.line, Some(LineView { number: 16, allowed: true, wired: true }));
+    assert_eq!(scene.heard().pop().unwrap(), "fire Intx 0");
+    assert!(matches!(scene.interrupts.fire(1), Err(FireError::Off(1))));
 }

@@ -26,6 +26,17 @@ pub trait Wiring: Send + Sync {
     fn count_failure(&self);
 }
 
+/// Why a vector was not fired.
+#[derive(Debug, thiserror::Error)]
+pub enum FireError {
+    /// It has no wire.
+    #[error("vector {0} is off: the guest has not enabled it, or the host has refused it")]
+    Off(u16),
+    /// The host.
+    #[error("the host cannot fire vector {0}")]
+    Refused(u16, #[source] io::Error),
+}
+
 /// The active index and its wires.
 pub(super) struct Wired {
     wiring: Arc<dyn Wiring>,
@@ -108,12 +119,21 @@ impl Wired {
         self.triggers.clear();
     }
 
-    pub(super) fn fire(&self, vector: u16) -> io::Result<()> {
-        let wired = self.has_line() || self.triggers.contains_key(&vector);
-        match self.active.filter(|_| wired) {
-            Some(index) => self.wiring.fire(index, vector.into()),
-            None => Err(io::Error::other("the guest has not enabled this vector")),
-        }
+    /// The active index.
+    pub(super) fn active(&self) -> Option<Index> {
+        self.active
+    }
+
+    /// Whether `vector` of the active index is wired; a line has only vector 0.
+    pub(super) fn has(&self, vector: u16) -> bool {
+        let line = self.has_line() && vector == 0;
+        line || self.active.is_some() && self.triggers.contains_key(&vector)
+    }
+
+    pub(super) fn fire(&self, vector: u16) -> Result<(), FireError> {
+        let index = self.active.filter(|_| self.has(vector)).ok_or(FireError::Off(vector))?;
+        let fired = self.wiring.fire(index, vector.into());
+        fired.map_err(|error| FireError::Refused(vector, error))
     }
 
     pub(super) fn failed(&self, what: &str, error: &io::Error) {

@@ -1,0 +1,174 @@
+//! What a function's interrupts look like from outside: the guest's side and the
+//! host's at one moment, for people who want to know where one got stuck.
+
+use crate::irq::{Delivery, Message};
+use crate::pci::msi::Msi;
+use crate::pci::msix::{self, Msix};
+use crate::vfio::sys::device::Index;
+
+use super::State;
+
+/// Kind of interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// None is on.
+    None,
+    /// The line.
+    Intx,
+    /// MSI.
+    Msi,
+    /// MSI-X.
+    Msix,
+}
+
+/// Both sides of one function's interrupts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The kind that the guest has on.
+    pub mode: Mode,
+    /// The kind that is on at the host: another than the guest's if the host refused.
+    pub host_mode: Mode,
+    /// The MSI-X capability, if there is one.
+    pub msix: Option<MsixView>,
+    /// The MSI capability, if there is one.
+    pub msi: Option<MsiView>,
+    /// The line, if there is one.
+    pub line: Option<LineView>,
+    /// Vectors of MSI that are in use, while MSI is on; otherwise those of MSI-X
+    /// that are not as after reset.
+    pub vectors: Vec<VectorView>,
+}
+
+/// The guest's MSI-X capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsixView {
+    /// Entries of the table.
+    pub table_size: u16,
+    /// The guest has set MSI-X Enable.
+    pub enabled: bool,
+    /// The guest has set Function Mask.
+    pub function_masked: bool,
+}
+
+/// The guest's MSI capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsiView {
+    /// Vectors the function could use.
+    pub capable: u16,
+    /// Vectors the guest has enabled; none while MSI is off.
+    pub in_use: u16,
+}
+
+/// The line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineView {
+    /// The guest's number for it.
+    pub number: u32,
+    /// The command register lets the function raise it.
+    pub allowed: bool,
+    /// The host's interrupt leads to it.
+    pub wired: bool,
+}
+
+/// One message-signalled vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorView {
+    /// Its index.
+    pub vector: u16,
+    /// What the guest sees of it.
+    pub guest: msix::View,
+    /// Its Pending bit.
+    pub pending: bool,
+    /// What becomes of its events.
+    pub delivery: Delivery,
+    /// The host's interrupt leads to its eventfd.
+    pub wired: bool,
+}
+
+impl State {
+    pub(super) fn view(&self) -> View {
+        let line = self.line.as_ref();
+        View {
+            mode: self.mode(),
+            host_mode: self.wired.active().into(),
+            msix: self.msix.as_ref().map(MsixView::of),
+            msi: self.msi.as_ref().map(MsiView::of),
+            line: line.map(|line| LineView {
+                number: line.number(),
+                allowed: self.line_allowed,
+                wired: self.wired.has_line(),
+            }),
+            vectors: self.vector_views(),
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match (&self.msi, &self.msix, &self.line) {
+            (_, Some(msix), _) if msix.enabled() => Mode::Msix,
+            (Some(msi), ..) if msi.in_use() > 0 => Mode::Msi,
+            (.., Some(_)) if self.line_allowed => Mode::Intx,
+            (_, _, _) => Mode::None,
+        }
+    }
+
+    fn vector_views(&self) -> Vec<VectorView> {
+        match (&self.msi, &self.msix) {
+            (Some(msi), _) if self.mode() == Mode::Msi => {
+                let used = (0..msi.in_use()).filter_map(|v| Some((v, msi.view(v)?)));
+                used.map(|(vector, guest)| self.vector_view(vector, guest)).collect()
+            }
+            (_, Some(msix)) => {
+                let all = (0..msix.count()).filter_map(|v| Some((v, msix.view(v)?)));
+                let all = all.map(|(vector, guest)| self.vector_view(vector, guest));
+                all.filter(|vector| !vector.is_reset()).collect()
+            }
+            (_, None) => Vec::new(),
+        }
+    }
+
+    fn vector_view(&self, vector: u16, guest: msix::View) -> VectorView {
+        VectorView {
+            vector,
+            guest,
+            pending: !guest.live && self.vectors.pending(vector),
+            delivery: self.vectors.delivery(vector),
+            wired: self.wired.has(vector),
+        }
+    }
+}
+
+impl VectorView {
+    /// Whether nobody has touched it since the reset (PCI 3.0, 6.8.2.9).
+    fn is_reset(&self) -> bool {
+        let Self { vector: _, guest, pending, delivery, wired } = *self;
+        let written = guest.message != Message::default() || !guest.masked;
+        !written && !pending && !wired && delivery == Delivery::default()
+    }
+}
+
+impl MsixView {
+    fn of(msix: &Msix) -> Self {
+        Self {
+            table_size: msix.count(),
+            enabled: msix.enabled(),
+            function_masked: msix.function_masked(),
+        }
+    }
+}
+
+impl MsiView {
+    fn of(msi: &Msi) -> Self {
+        Self { capable: msi.capable(), in_use: msi.in_use() }
+    }
+}
+
+impl From<Option<Index>> for Mode {
+    fn from(index: Option<Index>) -> Self {
+        match index {
+            None => Self::None,
+            Some(Index::Intx) => Self::Intx,
+            Some(Index::Msi) => Self::Msi,
+            Some(Index::Msix) => Self::Msix,
+        }
+    }
+}

@@ -64,18 +64,18 @@ pub struct Vm {
     /// Its guest's serial port.
     pub guest: Guest,
     process: Process,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Options {
     /// Starts `hotbay` and waits for its sockets; the guest is still booting.
     pub fn start(self) -> Result<Vm> {
         let dir = tempfile::Builder::new().prefix("hotbay-").tempdir().doing("make a folder")?;
-        let (socket, serial) = (dir.path().join("api.sock"), dir.path().join("serial.sock"));
+        let (socket, serial) = (dir.path().join("api.sock"), serial_socket(&dir));
         let mut process = Process::start(self.command(&socket, &serial)?, dir.path().join("log"))?;
         let serial = process.connect(&serial)?;
         process.connect(&socket)?;
-        Ok(Vm { api: Api::new(socket), guest: Guest::new(serial)?, process, _dir: dir })
+        Ok(Vm { api: Api::new(socket), guest: Guest::new(serial)?, process, dir })
     }
 
     /// Starts `hotbay` and waits until its guest is up.
@@ -131,6 +131,14 @@ impl Vm {
         })
     }
 
+    /// Boots a VM that was shut down; its serial port is a new one. The guest is still booting.
+    pub fn boot_again(&mut self) -> Result {
+        self.api.put("vm.boot")?.ok()?;
+        let serial = self.process.connect(&serial_socket(&self.dir))?;
+        self.guest = Guest::new(serial)?;
+        Ok(())
+    }
+
     /// Waits until the VMM has as many open descriptors as it once had.
     pub fn descriptors_return_to(&self, host: &Host, before: usize) -> Result {
         until(&format!("the return to {before} descriptors"), STOP_LIMIT, || {
@@ -148,6 +156,10 @@ impl Vm {
     pub fn log(&self) -> Result<String> {
         self.process.log()
     }
+}
+
+fn serial_socket(dir: &TempDir) -> PathBuf {
+    dir.path().join("serial.sock")
 }
 
 /// Body of a `vm.add-device`.

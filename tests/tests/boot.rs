@@ -82,7 +82,7 @@ fn clients_can_reboot_stop_and_boot_again() {
         vm.guest.ready()?;
         vm.api.put("vm.shutdown")?.ok()?;
         let state = vm.info()?["state"].clone();
-        vm.api.put("vm.boot")?.ok()?;
+        vm.boot_again()?;
 
         ensure(state == "Shutdown", || format!("after vm.shutdown it is {state}"))?;
         vm.guest.ready()?;

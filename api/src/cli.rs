@@ -8,6 +8,7 @@ use std::fmt;
 
 pub mod hotbay;
 pub mod hotbayctl;
+mod interrupts;
 mod options;
 
 /// What a command line asks for.

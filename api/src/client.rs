@@ -97,10 +97,12 @@ impl Client {
             Request::Info => read(&body).map(Box::new).map(Response::Info),
             Request::AddDevice(_) => read(&body).map(Response::Added),
             Request::Counters => read(&body).map(Response::Counters),
+            Request::Interrupts(_) => read(&body).map(Response::Interrupts),
             Request::VmmShutdown
             | Request::Create(_)
             | Request::Boot
             | Request::RemoveDevice(_)
+            | Request::TestInterrupt(_)
             | Request::Shutdown
             | Request::Reboot
             | Request::Delete => Err(ClientError::Nonsense(format!("unexpected body {body:?}"))),

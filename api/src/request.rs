@@ -8,6 +8,7 @@ use std::fmt::{self, Display};
 
 use crate::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
 use crate::schema::info::{Counters, VmInfo, VmmPing};
+use crate::schema::interrupts::{Interrupts, TestInterrupt};
 use crate::schema::machine::VmConfig;
 
 pub mod code;
@@ -37,6 +38,10 @@ pub enum Request {
     Delete,
     /// `vm.counters`: what each device did so far.
     Counters,
+    /// `vm.interrupts`: those of the device with this id, or of all devices.
+    Interrupts(Option<String>),
+    /// `vm.test-interrupt`: fire one as the device would.
+    TestInterrupt(TestInterrupt),
 }
 
 /// What the machine answers when all went well.
@@ -50,6 +55,8 @@ pub enum Response {
     Added(PciDeviceInfo),
     /// To [`Request::Counters`].
     Counters(Counters),
+    /// To [`Request::Interrupts`].
+    Interrupts(Interrupts),
     /// Done, and nothing more to say; also the answer to
     /// [`Request::AddDevice`] before boot.
     Done,

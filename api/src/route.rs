@@ -7,10 +7,14 @@ use serde::de::DeserializeOwned;
 use crate::request::{Fault, Request, Status, code};
 use crate::schema::known::NOT_OFFERED;
 
+use self::query::Query;
+
+mod query;
+
 /// What every path begins with; the rest is the verb.
 pub const PREFIX: &str = "/api/v1/";
 
-/// One verb and how its body is read.
+/// One verb and how the rest of the request is read.
 #[derive(Debug)]
 pub struct Route {
     /// Last part of the path, such as `vm.boot`.
@@ -20,11 +24,13 @@ pub struct Route {
     read: Read,
 }
 
-/// What a verb expects as its body.
+/// What a verb expects beside its name.
 #[derive(Debug)]
 enum Read {
     /// Nothing.
     Bare(fn() -> Request),
+    /// These parameters in the path, each at will.
+    Query(&'static [&'static str], fn(Query) -> Request),
     /// JSON.
     Json(fn(&[u8]) -> serde_json::Result<Request>),
 }
@@ -42,7 +48,12 @@ pub const ROUTES: &[Route] = &[
     bare(Method::Put, "vm.reboot", || Request::Reboot),
     bare(Method::Put, "vm.delete", || Request::Delete),
     bare(Method::Get, "vm.counters", || Request::Counters),
+    query("vm.interrupts", &[ID], |mut query| Request::Interrupts(query.take(ID))),
+    json("vm.test-interrupt", |body| read(body).map(Request::TestInterrupt)),
 ];
+
+/// A device, as a parameter.
+const ID: &str = "id";
 
 /// Cloud Hypervisor's verbs (v53) that hotbay does not have: answered 501.
 pub const NOT_YET: &[&str] = &[
@@ -75,15 +86,19 @@ pub const NOT_YET: &[&str] = &[
 /// Reads one HTTP request.
 ///
 /// # Errors
-/// 404, 405, 501 for the path and method; 400 for the body.
+/// 404, 405, 501 for the path and method; 400 for its parameters and the body.
 pub fn parse(method: Method, path: &str, body: &[u8]) -> Result<Request, Fault> {
     let Some(route) = find(path) else { return Err(no_such_path(path)) };
     if route.method != method {
         return Err(wrong_method(method.to_str(), route));
     }
+    let query = Query::parse(path, route.parameters()).map_err(|why| bad_query(route, &why))?;
     match route.read {
-        Read::Bare(request) if body.is_empty() => Ok(request()),
-        Read::Bare(_) => Err(bad_body(route, "it takes none")),
+        Read::Bare(_) | Read::Query(..) if !body.is_empty() => {
+            Err(bad_body(route, "it takes none"))
+        }
+        Read::Bare(request) => Ok(request()),
+        Read::Query(_, request) => Ok(request(query)),
         Read::Json(_) if body.is_empty() => Err(bad_body(route, "it is empty; JSON is expected")),
         Read::Json(read) => read(body).map_err(|error| bad_body(route, &error.to_string())),
     }
@@ -94,12 +109,22 @@ pub fn allowed(path: &str) -> Option<Method> {
     find(path).map(|route| route.method)
 }
 
+impl Route {
+    /// Parameters that the verb takes.
+    fn parameters(&self) -> &'static [&'static str] {
+        match self.read {
+            Read::Query(parameters, _) => parameters,
+            Read::Bare(_) | Read::Json(_) => &[],
+        }
+    }
+}
+
 /// A request as it goes over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wire {
     /// HTTP method.
     pub method: Method,
-    /// Path with the prefix.
+    /// Path with the prefix and the parameters.
     pub path: String,
     /// JSON body, for the verbs that have one.
     pub body: Option<String>,
@@ -129,13 +154,28 @@ pub fn write(request: &Request) -> serde_json::Result<Wire> {
         Request::Reboot => ("vm.reboot", None),
         Request::Delete => ("vm.delete", None),
         Request::Counters => ("vm.counters", None),
+        Request::Interrupts(_) => ("vm.interrupts", None),
+        Request::TestInterrupt(body) => ("vm.test-interrupt", Some(text(body)?)),
     };
-    let path = format!("{PREFIX}{verb}");
+    let parameters = if let Request::Interrupts(Some(id)) = request {
+        query::write(ID, id)
+    } else {
+        String::new()
+    };
+    let path = format!("{PREFIX}{verb}{parameters}");
     Ok(Wire { method: allowed(&path).unwrap_or(Method::Put), path, body })
 }
 
 const fn bare(method: Method, verb: &'static str, request: fn() -> Request) -> Route {
     Route { verb, method, read: Read::Bare(request) }
+}
+
+const fn query(
+    verb: &'static str,
+    parameters: &'static [&'static str],
+    request: fn(Query) -> Request,
+) -> Route {
+    Route { verb, method: Method::Get, read: Read::Query(parameters, request) }
 }
 
 const fn json(verb: &'static str, read: fn(&[u8]) -> serde_json::Result<Request>) -> Route {
@@ -151,12 +191,17 @@ fn text(body: &impl Serialize) -> serde_json::Result<String> {
 }
 
 fn find(path: &str) -> Option<&'static Route> {
-    let verb = path.strip_prefix(PREFIX)?;
+    let verb = verb(path)?;
     ROUTES.iter().find(|route| route.verb == verb)
 }
 
+/// The path without prefix and parameters.
+fn verb(path: &str) -> Option<&str> {
+    path.strip_prefix(PREFIX)?.split('?').next()
+}
+
 fn no_such_path(path: &str) -> Fault {
-    let verb = path.strip_prefix(PREFIX).unwrap_or_default();
+    let verb = verb(path).unwrap_or_default();
     if NOT_YET.contains(&verb) {
         let sentence = format_args!("hotbay does not offer {verb} yet");
         return Fault::plain(Status::NotImplemented, code::API_NOT_IMPLEMENTED, sentence);
@@ -174,6 +219,13 @@ fn wrong_method(method: &str, route: &Route) -> Fault {
         code::API_WRONG_METHOD,
         format_args!("{} is asked with {}, not {method}", route.verb, route.method.to_str()),
     )
+}
+
+fn bad_query(route: &Route, why: &str) -> Fault {
+    let asked = format_args!("cannot use the parameters of {}", route.verb);
+    let mut fault = Fault::plain(Status::BadRequest, code::API_BAD_QUERY, asked);
+    fault.chain.push(why.to_owned());
+    fault
 }
 
 fn bad_body(route: &Route, why: &str) -> Fault {

@@ -9,6 +9,7 @@ pub mod console;
 pub mod cpus;
 pub mod device;
 pub mod info;
+pub mod interrupts;
 pub mod known;
 pub mod machine;
 pub mod memory;

@@ -10,6 +10,10 @@ use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
 use api::schema::info::{DeviceNode, DeviceState, PciBarType, Resource, VmInfo, VmState, VmmPing};
+use api::schema::interrupts::{
+    Backend, DeviceInterrupts, GuestVector, InterruptMode, LineState, MsiState, MsixState,
+    TestInterrupt, VectorCounts, VectorDelivery, VectorState,
+};
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
@@ -61,6 +65,8 @@ fn declared_answers_are_the_real_ones() {
         ("vm.reboot", &[204]),
         ("vm.delete", &[204]),
         ("vm.counters", &[200]),
+        ("vm.interrupts", &[200]),
+        ("vm.test-interrupt", &[204]),
     ] {
         let method = if successes == [200] { "get" } else { "put" };
         let declared = keys(&contract["paths"][format!("/{verb}").as_str()][method]["responses"]);
@@ -116,6 +122,8 @@ fn schemas_have_the_fields_of_the_types() {
     let config = full_config();
     let node = full_node();
     let Resource::PciBar { .. } = &node.resources[0];
+    let interrupts = full_interrupts();
+    let vector = interrupts.vectors[0];
     let bar = to_value(&node.resources[0]).unwrap()["PciBar"].take();
     let info = VmInfo {
         config: config.clone(),
@@ -140,6 +148,15 @@ fn schemas_have_the_fields_of_the_types() {
         ("Resource", value(&node.resources[0])),
         ("PciBar", bar),
         ("VmmPing", value(&ping())),
+        ("DeviceInterrupts", value(&interrupts)),
+        ("MsixState", value(&interrupts.msix)),
+        ("MsiState", value(&interrupts.msi)),
+        ("LineState", value(&interrupts.line)),
+        ("VectorState", value(&vector)),
+        ("GuestVector", value(&vector.guest)),
+        ("VectorDelivery", value(&vector.delivery)),
+        ("VectorCounts", value(&vector.counts)),
+        ("TestInterrupt", value(&TestInterrupt { id: "a".to_owned(), vector: 0 })),
     ] {
         let schema = &contract()["components"]["schemas"][name];
 
@@ -162,6 +179,12 @@ fn enumerations_have_the_words_of_the_types() {
     }
     for kind in words(&schemas["PciBarType"]["enum"]) {
         serde_json::from_value::<PciBarType>(kind.into()).unwrap();
+    }
+    for mode in words(&schemas["InterruptMode"]["enum"]) {
+        serde_json::from_value::<InterruptMode>(mode.into()).unwrap();
+    }
+    for backend in words(&schemas["Backend"]["enum"]) {
+        serde_json::from_value::<Backend>(backend.into()).unwrap();
     }
 }
 
@@ -207,5 +230,22 @@ fn full_node() -> DeviceNode {
         pci_bdf: None,
         state: Some(DeviceState::Attached),
         since_ms: Some(0),
+    }
+}
+
+fn full_interrupts() -> DeviceInterrupts {
+    let vector = VectorState {
+        vector: 0,
+        guest: GuestVector { address: 0, data: 0, masked: true, pending: false, live: false },
+        delivery: VectorDelivery { backend: Backend::Detached, gsi: None, wired: false },
+        counts: VectorCounts { relayed: 0, host: None },
+    };
+    DeviceInterrupts {
+        mode: InterruptMode::None,
+        host_mode: InterruptMode::None,
+        msix: Some(MsixState { table_size: 1, enabled: false, function_masked: false }),
+        msi: Some(MsiState { capable: 1, in_use: 0 }),
+        line: Some(LineState { gsi: 16, allowed: false, wired: false, host: None }),
+        vectors: vec![vector],
     }
 }

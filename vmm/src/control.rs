@@ -17,6 +17,8 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::Boot => vmm.boot(Some(reply)),
         Request::AddDevice(body) => vmm.add_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
+        Request::Interrupts(id) => vmm.show_interrupts(id, reply),
+        Request::TestInterrupt(body) => vmm.test_interrupt(body, reply),
         // These are done at once.
         Request::Ping => reply.send(Ok(Response::Ping(ping()))),
         Request::VmmShutdown => {

@@ -16,6 +16,7 @@
 
 mod build;
 mod error;
+mod interrupts;
 mod remove;
 mod view;
 
@@ -30,6 +31,7 @@ use devices::pci::Slot;
 use devices::pci::bus::{Bus, Reservation};
 use devices::platform::slots::Slots;
 use devices::vfio::bars::GuestSpaces;
+use devices::vfio::counters::Counter;
 use devices::vfio::function::Passthrough;
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::Iommu;
@@ -86,6 +88,8 @@ struct Device {
     slot: Slot,
     stage: Stage,
     since: Instant,
+    /// Interrupts that the relay thread has delivered for it.
+    relayed: Arc<Counter>,
 }
 
 /// Where a device is between arriving and leaving.
@@ -137,15 +141,16 @@ impl Bay {
         outcome: Result<Built, AddError>,
         tell: bool,
     ) -> Result<PciDeviceInfo, AddError> {
-        let Some(Device { stage: Stage::Adding(reply), slot, .. }) = self.devices.get_mut(&id)
-        else {
+        let Some(device) = self.devices.get_mut(&id) else { return Err(AddError::Taken(id)) };
+        let Stage::Adding(reply) = &mut device.stage else {
             // Only a device being added has a worker that builds it.
             return Err(AddError::Taken(id));
         };
-        let (reply, slot) = (reply.take(), *slot);
+        let (reply, slot) = (reply.take(), device.slot);
         let info = PciDeviceInfo { id: id.to_string(), bdf: slot.to_string() };
         match outcome {
-            Ok(Built { place, function }) => {
+            Ok(Built { place, function, relayed }) => {
+                device.relayed = relayed;
                 // Nothing below can fail: the guest may scan the bus the moment we occupy.
                 place.occupy(function.clone());
                 self.enter(&id, Stage::Attached(function));
@@ -235,7 +240,8 @@ impl Bay {
     fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {
         let (id, function, slot) = (plan.id.clone(), plan.function.clone(), plan.place.slot());
         let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(reply), Instant::now());
-        self.devices.insert(id.clone(), Device { spec, function, slot, stage, since });
+        let device = Device { spec, function, slot, stage, since, relayed: Arc::default() };
+        self.devices.insert(id.clone(), device);
         let finished = self.finished.clone();
         let built = id.clone();
         let started =

@@ -14,6 +14,7 @@
 
 mod bay;
 mod error;
+mod interrupts;
 mod start;
 
 use std::io;

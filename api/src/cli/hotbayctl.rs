@@ -9,17 +9,28 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 
 use super::hotbay::device;
-use super::{Line, Misuse, outcome};
+use super::{Line, Misuse, interrupts, outcome};
 use crate::client::{Client, ClientError};
 use crate::request::Request;
 use crate::route::{self, Wire};
 use crate::schema::device::RemoveDevice;
+use crate::schema::interrupts::TestInterrupt;
 
 /// One request to one server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Errand {
     socket: PathBuf,
     wire: Wire,
+    show: Show,
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Show {
+    /// As it came, one field a line.
+    Json,
+    /// Interrupts as a table.
+    Table,
 }
 
 /// Reads the arguments, the program's name first, and what they refer to.
@@ -30,7 +41,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Line<Erran
     match Arguments::try_parse_from(arguments) {
         Ok(Arguments { api_socket, verb }) => {
             let socket = api_socket.strip_prefix("path=").unwrap_or(&api_socket).into();
-            Ok(Line::Do(Errand { socket, wire: verb.wire()? }))
+            let show = verb.show();
+            Ok(Line::Do(Errand { socket, wire: verb.wire()?, show }))
         }
         Err(error) => outcome(&error),
     }
@@ -43,7 +55,7 @@ impl Errand {
     /// The server's answer or the lack of one, a line for each cause.
     pub fn run(&self) -> Result<String, String> {
         match Client::new(&self.socket).send(&self.wire) {
-            Ok(body) => Ok(body.map(|body| pretty(&body)).unwrap_or_default()),
+            Ok(body) => Ok(body.map(|body| self.show.text(&body)).unwrap_or_default()),
             Err(error) => Err(explain(&error)),
         }
     }
@@ -81,6 +93,14 @@ enum Verb {
     Delete,
     /// Configuration, state and devices of the VM
     Info,
+    /// Where interrupts are between host and guest, as a table
+    Interrupts {
+        /// The device's id; every device when absent
+        id: Option<String>,
+        /// Print the server's answer itself
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask whether the server is there, and who it is
     Ping,
     /// Start the VM afresh
@@ -100,9 +120,20 @@ enum Verb {
     Shutdown,
     /// Stop the VM and end the server
     ShutdownVmm,
+    /// Fire an interrupt as the device would
+    TestInterrupt {
+        /// The device's id
+        id: String,
+        /// Which of its vectors; 0 for a line
+        vector: u16,
+    },
 }
 
 impl Verb {
+    fn show(&self) -> Show {
+        if matches!(self, Self::Interrupts { json: false, .. }) { Show::Table } else { Show::Json }
+    }
+
     fn wire(self) -> Result<Wire, Misuse> {
         let request = match self {
             Self::AddDevice { device_config } => {
@@ -113,6 +144,7 @@ impl Verb {
             Self::Create { path } => return configuration(&path).map(Wire::create),
             Self::Delete => Request::Delete,
             Self::Info => Request::Info,
+            Self::Interrupts { id, json: _ } => Request::Interrupts(id),
             Self::Ping => Request::Ping,
             Self::Reboot => Request::Reboot,
             Self::RemoveDevice { id, wait_ms, force } => {
@@ -120,6 +152,9 @@ impl Verb {
             }
             Self::Shutdown => Request::Shutdown,
             Self::ShutdownVmm => Request::VmmShutdown,
+            Self::TestInterrupt { id, vector } => {
+                Request::TestInterrupt(TestInterrupt { id, vector })
+            }
         };
         route::write(&request).map_err(|error| Misuse(error.to_string()))
     }
@@ -135,6 +170,16 @@ fn configuration(path: &Path) -> Result<String, Misuse> {
     match read {
         Ok(_) => Ok(text),
         Err(error) => Err(Misuse(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+impl Show {
+    /// What to print for `body`. What is no table is printed as it is.
+    fn text(self, body: &str) -> String {
+        match (self, serde_json::from_str(body)) {
+            (Self::Table, Ok(seen)) => interrupts::table(&seen),
+            (Self::Table, Err(_)) | (Self::Json, _) => pretty(body),
+        }
     }
 }
 
@@ -178,7 +223,7 @@ mod tests {
     fn subcommands_are_ch_remotes_and_cover_every_verb() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let subcommands: [&[&str]; 11] = [
+        let subcommands: [&[&str]; 13] = [
             &["ping"],
             &["shutdown-vmm"],
             &["create", path],
@@ -190,10 +235,13 @@ mod tests {
             &["reboot"],
             &["delete"],
             &["counters"],
+            &["interrupts"],
+            &["test-interrupt", "nic0", "0"],
         ];
 
+        assert_eq!(subcommands.len(), route::ROUTES.len());
         for (words, route) in subcommands.iter().zip(route::ROUTES) {
-            let Errand { socket, wire } = errand(words);
+            let Errand { socket, wire, .. } = errand(words);
 
             assert_eq!(socket, Path::new("/run/a.sock"));
             assert_eq!(wire.path, format!("{}{}", route::PREFIX, route.verb));
@@ -218,6 +266,17 @@ mod tests {
         let wire = errand(&["create", file.path().to_str().unwrap()]).wire;
 
         assert_eq!(wire.body.unwrap(), "{ \"anything\" }");
+    }
+
+    #[test]
+    fn interrupts_are_a_table_unless_json_is_asked_for() {
+        let table = errand(&["interrupts", "nic0"]);
+        let json = errand(&["interrupts", "--json"]);
+
+        assert_eq!(table.wire.path, "/api/v1/vm.interrupts?id=nic0");
+        assert_eq!(table.show.text("{}"), "There is no device.");
+        assert_eq!(json.wire.path, "/api/v1/vm.interrupts");
+        assert_eq!(json.show.text("{}"), "{}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ codes! {
     API_BAD_HTTP = "api.bad-http";
     /// The body is not JSON, lacks a field, has an unknown one or a value of the wrong type.
     API_BAD_BODY = "api.bad-body";
+    /// The path has a parameter that the verb does not take, twice, or wrongly encoded.
+    API_BAD_QUERY = "api.bad-query";
     /// A field is set that Cloud Hypervisor knows and hotbay does not act on.
     API_NOT_OFFERED = "api.not-offered";
     /// There is no such path.
@@ -80,6 +82,8 @@ codes! {
     DEVICE_BUSY = "device.busy";
     /// The guest did not let go of the device in time.
     DEVICE_REMOVE_TIMED_OUT = "device.remove-timed-out";
+    /// The guest has not enabled this interrupt vector, or the host has refused it.
+    DEVICE_VECTOR_OFF = "device.vector-off";
     /// The host failed while it handed the device over.
     DEVICE_HOST_FAILED = "device.host-failed";
 }

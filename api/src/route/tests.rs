@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::schema::device::{AddDevice, RemoveDevice};
+use crate::schema::interrupts::TestInterrupt;
 
 fn refused(method: Method, path: &str, body: &str) -> Fault {
     parse(method, path, body.as_bytes()).unwrap_err()
@@ -27,6 +28,8 @@ fn every_request() -> Vec<Request> {
         Request::Reboot,
         Request::Delete,
         Request::Counters,
+        Request::Interrupts(Some("nic 0".to_owned())),
+        Request::TestInterrupt(TestInterrupt { id: "nic0".to_owned(), vector: 3 }),
     ]
 }
 
@@ -57,15 +60,9 @@ fn no_verb_is_both_offered_and_not() {
 
 #[test]
 fn unknown_paths_are_not_found() {
-    for path in [
-        "",
-        "/",
-        "/api/v1/",
-        "/api/v1/vm.fly",
-        "/api/v2/vm.info",
-        "/vm.info",
-        "/api/v1/vm.info?x=1",
-    ] {
+    for path in
+        ["", "/", "/api/v1/", "/api/v1/vm.fly", "/api/v1/?x=1", "/api/v2/vm.info", "/vm.info"]
+    {
         assert_eq!(refused(Method::Get, path, "").status, Status::NotFound, "{path}");
     }
 }
@@ -77,6 +74,39 @@ fn wrong_method_names_the_right_one() {
     assert_eq!(fault.status, Status::MethodNotAllowed);
     assert_eq!(fault.chain, ["vm.boot is asked with PUT, not POST"]);
     assert_eq!(allowed("/api/v1/vm.boot"), Some(Method::Put));
+}
+
+#[test]
+fn parameters_are_read_and_may_be_left_out() {
+    let of = |path| parse(Method::Get, path, b"");
+
+    assert_eq!(of("/api/v1/vm.interrupts"), Ok(Request::Interrupts(None)));
+    let one = Request::Interrupts(Some("nic0".to_owned()));
+    assert_eq!(of("/api/v1/vm.interrupts?id=nic0"), Ok(one));
+    assert_eq!(of("/api/v1/vm.info?"), Ok(Request::Info));
+}
+
+#[test]
+fn parameter_that_a_verb_does_not_take_is_refused_by_name() {
+    let of_one = refused(Method::Get, "/api/v1/vm.interrupts?ID=nic0", "");
+    let of_none = refused(Method::Get, "/api/v1/vm.info?x=1", "");
+
+    assert_eq!((of_one.status, of_one.code), (Status::BadRequest, code::API_BAD_QUERY));
+    assert_eq!(of_one.chain[1], "unknown parameter `ID`, expected `id`");
+    assert_eq!(of_none.chain[0], "cannot use the parameters of vm.info");
+    assert_eq!(of_none.chain[1], "unknown parameter `x`, there are none");
+}
+
+#[test]
+fn parameters_do_not_hide_the_verb() {
+    let missing = refused(Method::Put, "/api/v1/vm.pause?x=1", "");
+    let method = refused(Method::Put, "/api/v1/vm.interrupts?id=nic0", "");
+    let body = refused(Method::Get, "/api/v1/vm.interrupts?id=nic0", "{}");
+
+    assert_eq!(missing.status, Status::NotImplemented);
+    assert_eq!(method.status, Status::MethodNotAllowed);
+    assert_eq!(allowed("/api/v1/vm.interrupts?id=nic0"), Some(Method::Get));
+    assert_eq!(body.chain[1], "it takes none");
 }
 
 #[test]

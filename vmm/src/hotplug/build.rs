@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use devices::pci::bus::Reservation;
+use devices::vfio::counters::Counter;
 use devices::vfio::function::{Opened, Passthrough};
 use devices::vfio::host::HostFunction;
 
@@ -23,6 +24,7 @@ pub(super) struct Plan {
 pub struct Built {
     pub(super) function: Arc<Passthrough>,
     pub(super) place: Reservation,
+    pub(super) relayed: Arc<Counter>,
 }
 
 impl Plan {
@@ -34,11 +36,12 @@ impl Plan {
         let name = function.name();
         let opened = Opened::new(group, name).map_err(|e| AddError::Open(name.to_owned(), e))?;
         let vectors = host.relay.lend(opened.abilities().vectors());
+        let relayed = vectors.relayed();
         let line = opened.pin().map(|pin| {
             let pin = Pin::of(Arc::clone(&host.vm), place.slot(), pin);
             Box::new(pin) as Box<dyn devices::irq::Line>
         });
         let function = opened.finish(host.spaces, Box::new(vectors), line, &spec.unmapped);
-        Ok(Built { function: Arc::new(function), place })
+        Ok(Built { function: Arc::new(function), place, relayed })
     }
 }

@@ -33,12 +33,15 @@ impl Bay {
         let routes = self.host.relay.routes();
         let machine = [
             ("route_commits", routes.commits()),
+            ("promotions", self.host.relay.promotions()),
             ("irqfds", routes.irqfds()),
             ("routes", u64::try_from(routes.len()).unwrap_or(u64::MAX)),
             ("free_slots", u64::try_from(self.bus.free_slots()).unwrap_or(u64::MAX)),
         ];
         let devices = self.devices.iter().filter_map(|(id, device)| {
-            Some((id.to_string(), named(&device.function()?.counters().list())))
+            let mut counters = device.function()?.counters().list().to_vec();
+            counters.push(("relayed_interrupts", device.relayed.get()));
+            Some((id.to_string(), named(&counters)))
         });
         devices.chain([("__machine".to_owned(), named(&machine))]).collect()
     }

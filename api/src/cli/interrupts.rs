@@ -1,0 +1,238 @@
+//! The answer of `vm.interrupts` as a table that a person can read.
+
+use std::fmt::Display;
+
+use crate::schema::interrupts::{
+    Backend, DeviceInterrupts, InterruptMode, Interrupts, LineState, MsixState, VectorState,
+};
+
+/// What stands for a number or a state that there is not.
+const NONE: &str = "-";
+
+const HEADINGS: [&str; COLUMNS] =
+    ["VECTOR", "ADDRESS", "DATA", "GUEST", "PENDING", "HOST", "BACKEND", "GSI", "RELAYED", "TAKEN"];
+const COLUMNS: usize = 10;
+/// Columns of numbers, which are set to the right.
+const RIGHT: [bool; COLUMNS] = [true, true, true, false, false, false, false, true, true, true];
+
+/// Every device: a line that says what is on, then its vectors, if it has any.
+pub(super) fn table(interrupts: &Interrupts) -> String {
+    if interrupts.is_empty() {
+        return "There is no device.".to_owned();
+    }
+    let blocks: Vec<_> = interrupts.iter().map(|(id, device)| block(id, device)).collect();
+    blocks.join("\n")
+}
+
+fn block(id: &str, device: &DeviceInterrupts) -> String {
+    let mut text = format!("{id}: {}\n", summary(device));
+    if !device.vectors.is_empty() {
+        let rows = device.vectors.iter().map(|vector| row(vector, device.msix.as_ref()));
+        text.push_str(&aligned(&rows.collect::<Vec<_>>()));
+    }
+    text
+}
+
+fn summary(device: &DeviceInterrupts) -> String {
+    let shown = device.vectors.len();
+    let mut text = match (device.mode, device.msix, device.msi, device.line) {
+        (InterruptMode::Msix, Some(msix), ..) => {
+            let mask = if msix.function_masked { ", function mask set" } else { "" };
+            format!("MSI-X on{mask}, {}", of(shown, msix.table_size))
+        }
+        (InterruptMode::Msi, _, Some(msi), _) => format!("MSI on, {}", of(shown, msi.capable)),
+        (InterruptMode::Intx, .., Some(line)) => line_summary(&line),
+        (_, Some(msix), ..) => {
+            format!("all interrupts off, MSI-X table of {} vectors", msix.table_size)
+        }
+        (..) => "all interrupts off".to_owned(),
+    };
+    if device.host_mode != device.mode {
+        text.push_str(&format!("; but on the host {} is on", name(device.host_mode)));
+    }
+    text
+}
+
+fn of(shown: usize, all: u16) -> String {
+    format!("{shown} of {all} vectors in use")
+}
+
+fn line_summary(line: &LineState) -> String {
+    let wired = if line.wired { "wired" } else { "not wired" };
+    format!("INTx on, gsi {}, {wired}, {} taken by the host", line.gsi, number(line.host))
+}
+
+fn name(mode: InterruptMode) -> &'static str {
+    match mode {
+        InterruptMode::None => "nothing",
+        InterruptMode::Intx => "INTx",
+        InterruptMode::Msi => "MSI",
+        InterruptMode::Msix => "MSI-X",
+    }
+}
+
+fn row(state: &VectorState, msix: Option<&MsixState>) -> [String; COLUMNS] {
+    let VectorState { vector, guest, delivery, counts } = state;
+    let off = msix.is_some_and(|msix| !msix.enabled);
+    let seen = match (guest.live, guest.masked) {
+        (true, _) => "live",
+        (false, true) => "masked",
+        (false, false) if off => "off",
+        (false, false) => "function-masked",
+    };
+    let wired = match (delivery.wired, guest.live) {
+        (true, _) => "wired",
+        (false, true) => "REFUSED",
+        (false, false) => NONE,
+    };
+    let backend = match delivery.backend {
+        Backend::Detached => NONE,
+        Backend::Relayed => "relayed",
+        Backend::Routed => "routed",
+    };
+    [
+        vector.to_string(),
+        format!("{:#010x}", guest.address),
+        format!("{:#06x}", guest.data),
+        seen.to_owned(),
+        (if guest.pending { "yes" } else { NONE }).to_owned(),
+        wired.to_owned(),
+        backend.to_owned(),
+        number(delivery.gsi),
+        counts.relayed.to_string(),
+        number(counts.host),
+    ]
+}
+
+fn number(number: Option<impl Display>) -> String {
+    number.map_or_else(|| NONE.to_owned(), |number| number.to_string())
+}
+
+/// Rows under their headings, each column as wide as its widest cell.
+fn aligned(rows: &[[String; COLUMNS]]) -> String {
+    let headings = HEADINGS.map(str::to_owned);
+    let all = || std::iter::once(&headings).chain(rows);
+    let mut text = String::new();
+    for row in all() {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = all().map(|row| row[column].len()).max().unwrap_or(0);
+            let cell =
+                if RIGHT[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+            line.push_str("  ");
+            line.push_str(&cell);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::interrupts::{GuestVector, MsiState, VectorCounts, VectorDelivery};
+
+    fn device(mode: InterruptMode, vectors: Vec<VectorState>) -> DeviceInterrupts {
+        let msix = MsixState {
+            table_size: 5,
+            enabled: mode == InterruptMode::Msix,
+            function_masked: false,
+        };
+        let msi = MsiState { capable: 4, in_use: 2 };
+        let (msix, msi) = (Some(msix), Some(msi));
+        DeviceInterrupts { mode, host_mode: mode, msix, msi, line: None, vectors }
+    }
+
+    fn vector(number: u16) -> VectorState {
+        VectorState {
+            vector: number,
+            guest: GuestVector {
+                address: 0xfee0_1000,
+                data: 0x41,
+                masked: false,
+                pending: false,
+                live: true,
+            },
+            delivery: VectorDelivery { backend: Backend::Routed, gsi: Some(24), wired: true },
+            counts: VectorCounts { relayed: 2, host: Some(10417) },
+        }
+    }
+
+    fn masked(number: u16) -> VectorState {
+        let live = vector(number);
+        VectorState {
+            guest: GuestVector { masked: true, pending: true, live: false, ..live.guest },
+            delivery: VectorDelivery { backend: Backend::Detached, ..live.delivery },
+            counts: VectorCounts { relayed: 0, host: None },
+            ..live
+        }
+    }
+
+    fn only(device: DeviceInterrupts) -> String {
+        table(&[("nic0".to_owned(), device)].into())
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let text = only(device(InterruptMode::Msix, vec![vector(0), masked(10)]));
+
+        let expected = "\
+nic0: MSI-X on, 2 of 5 vectors in use
+  VECTOR     ADDRESS    DATA  GUEST   PENDING  HOST   BACKEND  GSI  RELAYED  TAKEN
+       0  0xfee01000  0x0041  live    -        wired  routed    24        2  10417
+      10  0xfee01000  0x0041  masked  yes      wired  -         24        0      -
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn refused_vector_catches_the_eye() {
+        let mut refused = vector(0);
+        refused.delivery.wired = false;
+
+        let text = only(device(InterruptMode::Msix, vec![refused]));
+
+        assert!(text.contains("REFUSED"), "{text}");
+    }
+
+    #[test]
+    fn first_line_says_what_is_on() {
+        let mut msix = device(InterruptMode::Msix, Vec::new());
+        msix.host_mode = InterruptMode::None;
+        msix.msix = msix.msix.map(|msix| MsixState { function_masked: true, ..msix });
+        let mut intx = device(InterruptMode::Intx, Vec::new());
+        intx.line = Some(LineState { gsi: 17, allowed: true, wired: true, host: Some(3) });
+
+        assert_eq!(
+            only(msix),
+            "nic0: MSI-X on, function mask set, 0 of 5 vectors in use; but on the host nothing is on\n"
+        );
+        assert_eq!(only(intx), "nic0: INTx on, gsi 17, wired, 3 taken by the host\n");
+        let msi = only(device(InterruptMode::Msi, vec![vector(0)]));
+        assert!(msi.starts_with("nic0: MSI on, 1 of 4 vectors in use\n"), "{msi}");
+        let off = only(device(InterruptMode::None, Vec::new()));
+        assert_eq!(off, "nic0: all interrupts off, MSI-X table of 5 vectors\n");
+    }
+
+    #[test]
+    fn vector_without_a_mask_of_its_own_says_what_holds_it() {
+        let mut held = vector(0);
+        held.guest.live = false;
+
+        let masked = only(device(InterruptMode::Msix, vec![held]));
+        let off = only(device(InterruptMode::None, vec![held]));
+
+        assert!(masked.contains("  function-masked  "), "{masked}");
+        assert!(off.contains("  off  "), "{off}");
+    }
+
+    #[test]
+    fn devices_follow_each_other_by_name() {
+        let off = || device(InterruptMode::None, Vec::new());
+
+        let text = table(&[("b".to_owned(), off()), ("a".to_owned(), off())].into());
+
+        assert!(text.starts_with("a: all") && text.contains("\n\nb: all"), "{text}");
+    }
+}

@@ -1,0 +1,246 @@
+//! Interrupts as clients see and test them: on a worker, because a function's
+//! lock may be held across system calls.
+
+use std::sync::Arc;
+
+use api::mailbox::Reply;
+use api::request::{Fault, Response, Status, code};
+use api::schema::interrupts::{
+    Backend, DeviceInterrupts, GuestVector, InterruptMode, LineState, MsiState, MsixState,
+    VectorCounts, VectorDelivery, VectorState,
+};
+use devices::irq::Way;
+use devices::vfio::function::Passthrough;
+use devices::vfio::interrupts::{FireError, Mode, VectorView, View};
+use devices::vfio::sys::device::Index;
+use devices::vfio::taken::Taken;
+
+use super::Bay;
+use crate::config::device::DeviceId;
+
+/// Why a device's interrupts were not shown, or not tested.
+#[derive(Debug, thiserror::Error)]
+enum InterruptError {
+    /// Nobody has this name.
+    #[error("there is no device {0}; vm.info lists those there are")]
+    Unknown(DeviceId),
+    /// It is on its way in or out.
+    #[error("the guest does not have device {0} at the moment; vm.info shows its state")]
+    Away(DeviceId),
+    /// The guest does not use the vector.
+    #[error("a vector fires once the guest's driver has enabled it; vm.interrupts shows those")]
+    Off(#[source] FireError),
+    /// The host.
+    #[error("the host would not do it")]
+    Host(#[source] FireError),
+}
+
+/// A device that the guest has, and the function's name on the host.
+struct Present {
+    id: DeviceId,
+    name: String,
+    function: Arc<Passthrough>,
+}
+
+impl Bay {
+    /// Answers with the interrupts of one device, or of all that the guest has.
+    pub fn show_interrupts(&mut self, id: Option<&DeviceId>, reply: Reply) {
+        let found = match id {
+            Some(id) => self.present(id).map(|present| vec![present]),
+            None => Ok(self.all_present()),
+        };
+        match found {
+            Ok(devices) => self.on_worker(move || {
+                let answer = show(&devices);
+                // Before the answer: a client that has it may take the device away.
+                drop(devices);
+                reply.send(Ok(Response::Interrupts(answer)));
+            }),
+            Err(error) => reply.send(Err(error.fault("cannot show interrupts"))),
+        }
+    }
+
+    /// Fires `vector` of a device as the device would, and answers.
+    pub fn test_interrupt(&mut self, id: &DeviceId, vector: u16, reply: Reply) {
+        let asked = format!("cannot test interrupt {vector} of device {id}");
+        match self.present(id) {
+            Ok(device) => self.on_worker(move || {
+                let fired = device.function.interrupts().fire(vector);
+                drop(device);
+                let fault = |error| InterruptError::from(error).fault(&asked);
+                reply.send(fired.map(|()| Response::Done).map_err(fault));
+            }),
+            Err(error) => reply.send(Err(error.fault(&asked))),
+        }
+    }
+
+    fn present(&self, id: &DeviceId) -> Result<Present, InterruptError> {
+        let device = self.devices.get(id).ok_or_else(|| InterruptError::Unknown(id.clone()))?;
+        let function = device.function().ok_or_else(|| InterruptError::Away(id.clone()))?;
+        let name = device.function.name().to_owned();
+        Ok(Present { id: id.clone(), name, function: Arc::clone(function) })
+    }
+
+    fn all_present(&self) -> Vec<Present> {
+        self.devices.keys().filter_map(|id| self.present(id).ok()).collect()
+    }
+
+    /// A job that cannot be started drops its reply, which answers 503.
+    fn on_worker(&mut self, job: impl FnOnce() + Send + 'static) {
+        if let Err(error) = self.workers.start(job) {
+            log::error!("no worker to look at interrupts: {error}");
+        }
+    }
+}
+
+impl InterruptError {
+    fn fault(&self, asked: &str) -> Fault {
+        let (status, code) = match self {
+            Self::Unknown(_) => (Status::NotFound, code::DEVICE_NOT_FOUND),
+            Self::Away(_) => (Status::Busy, code::DEVICE_BUSY),
+            Self::Off(_) => (Status::BadRequest, code::DEVICE_VECTOR_OFF),
+            Self::Host(_) => (Status::Internal, code::VMM_HOST_FAILED),
+        };
+        Fault::new(status, code, asked, self)
+    }
+}
+
+impl From<FireError> for InterruptError {
+    fn from(error: FireError) -> Self {
+        match error {
+            FireError::Off(_) => Self::Off(error),
+            FireError::Refused(..) => Self::Host(error),
+        }
+    }
+}
+
+fn show(devices: &[Present]) -> api::schema::interrupts::Interrupts {
+    let taken = Taken::read().unwrap_or_else(|error| {
+        log::debug!("the host's interrupts cannot be counted: {error}");
+        Taken::default()
+    });
+    let each = devices.iter().map(|Present { id, name, function }| {
+        let view = function.interrupts().view();
+        (id.to_string(), describe(&view, |index, vector| taken.of(name, index, vector)))
+    });
+    each.collect()
+}
+
+/// A view in the API's words; `taken` knows what the host counted.
+fn describe(view: &View, taken: impl Fn(Index, u16) -> Option<u64>) -> DeviceInterrupts {
+    let index = if view.mode == Mode::Msi { Index::Msi } else { Index::Msix };
+    let vectors = view.vectors.iter();
+    DeviceInterrupts {
+        mode: mode(view.mode),
+        host_mode: mode(view.host_mode),
+        msix: view.msix.map(|msix| MsixState {
+            table_size: msix.table_size,
+            enabled: msix.enabled,
+            function_masked: msix.function_masked,
+        }),
+        msi: view.msi.map(|msi| MsiState { capable: msi.capable, in_use: msi.in_use }),
+        line: view.line.map(|line| LineState {
+            gsi: line.number,
+            allowed: line.allowed,
+            wired: line.wired,
+            host: taken(Index::Intx, 0),
+        }),
+        vectors: vectors.map(|vector| state(vector, taken(index, vector.vector))).collect(),
+    }
+}
+
+fn state(view: &VectorView, host: Option<u64>) -> VectorState {
+    let &VectorView { vector, guest, pending, delivery, wired } = view;
+    let backend = match delivery.way {
+        Way::Detached => Backend::Detached,
+        Way::Relayed => Backend::Relayed,
+        Way::Routed => Backend::Routed,
+    };
+    VectorState {
+        vector,
+        guest: GuestVector {
+            address: guest.message.address,
+            data: guest.message.data,
+            masked: guest.masked,
+            pending,
+            live: guest.live,
+        },
+        delivery: VectorDelivery { backend, gsi: delivery.number, wired },
+        counts: VectorCounts { relayed: delivery.relayed, host },
+    }
+}
+
+fn mode(mode: Mode) -> InterruptMode {
+    match mode {
+        Mode::None => InterruptMode::None,
+        Mode::Intx => InterruptMode::Intx,
+        Mode::Msi => InterruptMode::Msi,
+        Mode::Msix => InterruptMode::Msix,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use devices::irq::{Delivery, Message};
+    use devices::pci::msix;
+    use devices::vfio::interrupts::{LineView, MsixView};
+
+    use super::*;
+
+    fn view(mode: Mode) -> View {
+        let message = Message { address: 0xfee0_1000, data: 0x41 };
+        let vector = VectorView {
+            vector: 3,
+            guest: msix::View { message, masked: false, live: true },
+            pending: false,
+            delivery: Delivery { way: Way::Routed, number: Some(24), relayed: 2 },
+            wired: true,
+        };
+        View {
+            mode,
+            host_mode: mode,
+            msix: Some(MsixView { table_size: 5, enabled: true, function_masked: false }),
+            msi: None,
+            line: Some(LineView { number: 17, allowed: false, wired: false }),
+            vectors: vec![vector],
+        }
+    }
+
+    #[test]
+    fn both_sides_of_a_vector_and_its_counts_are_told() {
+        let told = describe(&view(Mode::Msix), |index, vector| {
+            (index == Index::Msix).then(|| 1000 + u64::from(vector))
+        });
+
+        assert_eq!((told.mode, told.host_mode), (InterruptMode::Msix, InterruptMode::Msix));
+        let [vector] = told.vectors[..] else { panic!("{told:?}") };
+        assert_eq!(
+            (vector.vector, vector.guest.address, vector.guest.data),
+            (3, 0xfee0_1000, 0x41)
+        );
+        let delivery = VectorDelivery { backend: Backend::Routed, gsi: Some(24), wired: true };
+        assert_eq!(vector.delivery, delivery);
+        assert_eq!(vector.counts, VectorCounts { relayed: 2, host: Some(1003) });
+        assert_eq!(told.line.map(|line| (line.gsi, line.host)), Some((17, None)));
+    }
+
+    #[test]
+    fn counts_are_those_of_the_kind_that_is_on() {
+        let told = describe(&view(Mode::Msi), |index, _| (index == Index::Msi).then_some(7));
+
+        assert_eq!(told.vectors[0].counts.host, Some(7));
+    }
+
+    #[test]
+    fn vector_that_is_off_is_the_clients_mistake_and_a_refusal_the_hosts() {
+        let off = InterruptError::from(FireError::Off(3)).fault("cannot test");
+        let gone = io::Error::from_raw_os_error(libc::ENODEV);
+        let refused = InterruptError::from(FireError::Refused(3, gone)).fault("cannot test");
+
+        assert_eq!((off.status, off.code), (Status::BadRequest, code::DEVICE_VECTOR_OFF));
+        assert!(off.chain[2].starts_with("vector 3 is off"), "{off}");
+        assert_eq!((refused.status, refused.chain.len()), (Status::Internal, 4));
+    }
+}

@@ -93,7 +93,8 @@ impl Placements {
             };
             match self.put(bar, *at) {
                 Ok(placed) => self.placed[index] = Some(placed),
-                Err(error) => log::warn!("BAR {index} at {:#x}: {error}", at.base),
+                // At the guest's choice, so no louder: it could fill the log.
+                Err(error) => log::debug!("BAR {index} at {:#x}: {error}", at.base),
             }
         }
     }
@@ -116,7 +117,7 @@ impl Placements {
         }
         let window = self.spaces.windows.open(guest, area.memory.backing());
         self.device.counters().windows.bump();
-        window.inspect_err(|error| log::warn!("no window at {guest:#x}: {error}")).ok()
+        window.inspect_err(|error| log::debug!("no window at {guest:#x}: {error}")).ok()
     }
 }
 

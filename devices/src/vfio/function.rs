@@ -169,13 +169,13 @@ impl Passthrough {
 
     fn forward(&self, offset: u16, data: &[u8]) {
         if let Err(error) = self.device.write_config(offset, data) {
-            log::warn!("write of configuration space at {offset:#x}: {error}");
+            log::debug!("write of configuration space at {offset:#x}: {error}");
         }
     }
 
     fn fetch(&self, offset: u16, data: &mut [u8]) {
         if let Err(error) = self.device.read_config(offset, data) {
-            log::warn!("read of configuration space at {offset:#x}: {error}");
+            log::debug!("read of configuration space at {offset:#x}: {error}");
             data.fill(0xff);
         }
     }

@@ -149,7 +149,9 @@ impl Msi {
         let address = u64::from(high) << 32 | u64::from(read_dword(image, 4) & !3);
         self.written = Message { address, data: u32::from(data) };
         if let Some(mask) = layout.mask {
-            self.masks = read_dword(image, mask);
+            // Bits of vectors that the function does not have are reserved (6.8.1.7).
+            let implemented = u32::MAX >> (u32::BITS - u32::from(self.capable()));
+            self.masks = read_dword(image, mask) & implemented;
         }
     }
 

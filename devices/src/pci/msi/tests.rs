@@ -56,6 +56,17 @@ fn mask_bit_silences_one_vector_and_pending_reads_back() {
 }
 
 #[test]
+fn mask_bits_of_vectors_that_do_not_exist_do_not_stick() {
+    let mut msi = programmed();
+
+    msi.write(16, &u32::MAX.to_le_bytes());
+
+    let mut data = [0; 4];
+    msi.read(16, 0, &mut data);
+    assert_eq!(u32::from_le_bytes(data), 0xf, "four vectors");
+}
+
+#[test]
 fn one_byte_write_of_control_counts() {
     let mut msi = programmed();
 

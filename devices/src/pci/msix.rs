@@ -150,7 +150,7 @@ impl Msix {
             entry.set(field, u32::from_le_bytes(dword.try_into().ok()?));
             completes |= matches!(field, Field::Data | Field::Control);
         }
-        if entry.route(open) == Route::Masked || before == Route::Masked || completes {
+        if completes {
             entry.latched = entry.written;
         }
         let route = entry.route(open);

@@ -14,7 +14,8 @@
 //!    └──────────────────────► Intx     any other index on, disabled, or reset: back
 //! ```
 //!
-//! At most one index is active. Every way out of MSI or MSI-X goes through
+//! At most one index is active, whatever the guest enables: MSI-X goes before
+//! MSI, and both before INTx. Every way out of MSI or MSI-X goes through
 //! `unwire` (no new events) and then `Vectors::reset` (none left over).
 
 mod view;
@@ -45,12 +46,24 @@ pub struct Interrupts {
 /// line go.
 struct State {
     wired: Wired,
+    kind: Kind,
     vectors: Box<dyn Vectors>,
     line: Option<Box<dyn Line>>,
     msi: Option<Msi>,
     msix: Option<Msix>,
     /// The command register lets the function raise its line.
     line_allowed: bool,
+    /// Where the device keeps its own pending bits.
+    pending_bits: Location,
+}
+
+/// The one kind of interrupt that is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Silent,
+    Line,
+    Msi { vectors: u16 },
+    Msix,
 }
 
 /// The function's interrupt capabilities, as found in configuration space.
@@ -80,11 +93,13 @@ impl Interrupts {
     ) -> Self {
         let state = State {
             wired: Wired::new(wiring),
+            kind: Kind::Silent,
             vectors,
             line,
             msi: abilities.msi_control.map(Msi::new),
             msix: abilities.msix.map(|layout| Msix::new(layout.count)),
             line_allowed: false,
+            pending_bits: abilities.msix.map_or_else(Location::default, |layout| layout.pending),
         };
         Self { layout: abilities.msix, state: Mutex::new(state) }
     }
@@ -146,7 +161,7 @@ impl Interrupts {
     pub fn allow_line(&self, allowed: bool) {
         let mut state = self.lock();
         state.line_allowed = allowed;
-        state.follow_line();
+        state.follow();
     }
 
     /// Everything off and forgotten, as after a reset of the function. Nothing
@@ -154,9 +169,9 @@ impl Interrupts {
     pub fn reset(&self) {
         let mut state = self.lock();
         state.line_allowed = false;
-        state.silence();
         state.msi.iter_mut().for_each(Msi::reset);
         state.msix.iter_mut().for_each(Msix::reset);
+        state.follow();
     }
 
     /// Fires `vector` of the active index as the hardware would.
@@ -197,20 +212,11 @@ enum Part {
 impl State {
     fn write_msix_control(&mut self, control: u16) {
         let Some(msix) = &mut self.msix else { return };
-        let before = msix.enabled();
         let changes = msix.write_control(control);
-        match (before, msix.enabled()) {
-            (false, true) => {
-                self.silence();
-                self.wired.enable_msix();
-            }
-            (true, false) => {
-                self.silence();
-                return self.follow_line();
-            }
-            (true, true) | (false, false) => {}
+        self.follow();
+        if self.kind == Kind::Msix {
+            self.apply_msix(&changes);
         }
-        self.apply_msix(&changes);
     }
 
     /// Wires what wakes for the first time, then delivers.
@@ -223,23 +229,11 @@ impl State {
 
     fn write_msi(&mut self, offset: usize, data: &[u8]) {
         let Some(msi) = &mut self.msi else { return };
-        let before = msi.in_use();
         let changes = msi.write(offset, data);
-        let after = msi.in_use();
-        if after == 0 && before > 0 {
-            self.silence();
-            return self.follow_line();
+        let followed = self.follow();
+        if !followed && matches!(self.kind, Kind::Msi { .. }) {
+            self.deliver(&changes);
         }
-        if after != before {
-            self.silence();
-            self.wired.enable_msi(after, self.vectors.as_mut());
-            // Silenced vectors that did not change are still to be heard.
-            let routes = self.msi.as_ref().map(|msi| (0..after).map(|v| (v, msi.route(v))));
-            let all = routes.into_iter().flatten();
-            let changes: Vec<_> = all.map(|(vector, route)| Change { vector, route }).collect();
-            return self.deliver(&changes);
-        }
-        self.deliver(&changes);
     }
 
     fn deliver(&mut self, changes: &[Change]) {
@@ -260,41 +254,80 @@ impl State {
         self.vectors.reset();
     }
 
-    /// Raises or drops INTx as the command register and the other indices say.
-    fn follow_line(&mut self) {
-        let Some(line) = &mut self.line else { return };
-        let msi = self.msi.as_ref().is_some_and(|msi| msi.in_use() > 0);
+    /// What the guest's registers ask for. Software must not enable MSI and MSI-X
+    /// together (6.8.3.1); if it does, MSI-X it is.
+    fn wanted(&self) -> Kind {
         let msix = self.msix.as_ref().is_some_and(Msix::enabled);
-        let wanted = self.line_allowed && !msi && !msix;
-        if wanted && !self.wired.has_line() {
-            self.wired.enable_line(line.as_mut());
-        } else if !wanted && self.wired.has_line() {
-            self.wired.disable();
-            line.disconnect();
+        let line = self.line_allowed && self.line.is_some();
+        match self.msi.as_ref().map_or(0, Msi::in_use) {
+            _ if msix => Kind::Msix,
+            0 if line => Kind::Line,
+            0 => Kind::Silent,
+            vectors => Kind::Msi { vectors },
         }
     }
 
-    /// Pending bits from quadword `offset / 8` on. A vector that is live has none:
-    /// its event is on its way.
+    /// Brings the host to what the guest asks for: the old kind off, then the
+    /// new one on. Says whether there was anything to do.
+    fn follow(&mut self) -> bool {
+        let wanted = self.wanted();
+        if wanted == self.kind {
+            return false;
+        }
+        if self.kind != Kind::Silent {
+            self.silence();
+        }
+        self.kind = wanted;
+        match (wanted, &mut self.line) {
+            (Kind::Line, Some(line)) => self.wired.enable_line(line.as_mut()),
+            (Kind::Msi { vectors }, _) => self.enable_msi(vectors),
+            (Kind::Msix, _) => self.wired.enable_msix(),
+            (Kind::Silent, _) | (Kind::Line, None) => {}
+        }
+        true
+    }
+
+    fn enable_msi(&mut self, count: u16) {
+        self.wired.enable_msi(count, self.vectors.as_mut());
+        let routes = self.msi.as_ref().map(|msi| (0..count).map(|v| (v, msi.route(v))));
+        let all = routes.into_iter().flatten();
+        let changes: Vec<_> = all.map(|(vector, route)| Change { vector, route }).collect();
+        self.deliver(&changes);
+    }
+
+    /// Pending bits from quadword `offset / 8` on.
     fn read_pending(&self, offset: u64, data: &mut [u8]) {
         let aligned = matches!(data.len(), 4 | 8) && offset.is_multiple_of(data.len() as u64);
         let Some(msix) = self.msix.as_ref().filter(|_| aligned) else {
             return data.fill(0xff);
         };
+        data.fill(0);
+        if self.kind != Kind::Msix {
+            return;
+        }
+        let Location { bar, offset: start } = self.pending_bits;
+        self.wired.read_pending(Location { bar, offset: start + offset }, data);
         for (byte, first) in data.iter_mut().zip((offset * 8..).step_by(8)) {
-            *byte = (0..8).map(|bit| u8::from(self.is_pending(msix, first + bit)) << bit).sum();
+            let own = *byte;
+            let pending = |bit: &u64| self.is_pending(msix, first + bit, own >> bit & 1 != 0);
+            *byte = (0..8).filter(pending).fold(0, |bits, bit| bits | 1 << bit);
         }
     }
 
-    fn is_pending(&self, msix: &Msix, vector: u64) -> bool {
+    /// A vector that is live has no Pending bit: its event is on its way. One that
+    /// was never awake is not wired, and the device keeps the bit: `own`.
+    fn is_pending(&self, msix: &Msix, vector: u64, own: bool) -> bool {
         let view = u16::try_from(vector).ok().and_then(|v| Some((v, msix.view(v)?)));
-        view.is_some_and(|(vector, view)| !view.live && self.vectors.pending(vector))
+        view.is_some_and(|(vector, view)| {
+            let signalled = if self.wired.has(vector) { self.vectors.pending(vector) } else { own };
+            !view.live && signalled
+        })
     }
 
     fn msi_pending(&self) -> u32 {
-        let Some(msi) = &self.msi else { return 0 };
+        let (Some(msi), Kind::Msi { vectors }) = (&self.msi, self.kind) else { return 0 };
         let masked = |vector: &u16| msi.route(*vector) == Route::Masked;
-        let pending = (0..msi.in_use()).filter(masked).filter(|v| self.vectors.pending(*v));
+        let pending = (0..vectors).filter(masked).filter(|v| self.vectors.pending(*v));
         pending.fold(0, |bits, vector| bits | 1 << vector)
     }
 }
@@ -305,5 +338,7 @@ impl Drop for State {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@ struct Host {
     notes: Notes,
     grows: bool,
     refuses: Mutex<BTreeSet<u32>>,
+    /// The device's own pending bits.
+    device_pending: Mutex<u8>,
 }
 
 impl Wiring for Host {
@@ -53,6 +55,12 @@ impl Wiring for Host {
 
     fn grows(&self) -> bool {
         self.grows
+    }
+
+    fn read_pending(&self, at: Location, data: &mut [u8]) -> io::Result<()> {
+        assert_eq!((at.bar, at.offset), (3, 0x2000));
+        data[0] = *self.device_pending.lock().unwrap();
+        Ok(())
     }
 
     fn count_failure(&self) {
@@ -138,7 +146,8 @@ fn scene_with_line() -> Scene {
 fn build(grows: bool, with_line: bool) -> Scene {
     let notes = Notes::default();
     let refuses = Mutex::default();
-    let host = Arc::new(Host { notes: Arc::clone(&notes), grows, refuses });
+    let device_pending = Mutex::default();
+    let host = Arc::new(Host { notes: Arc::clone(&notes), grows, refuses, device_pending });
     let layout = MsixLayout {
         count: 5,
         table: Location { bar: 3, offset: 0 },
@@ -185,7 +194,7 @@ fn enabling_with_all_masked_wires_no_vector() {
 
     scene.interrupts.write_msix_control(ENABLE | FUNCTION_MASK);
 
-    assert_eq!(scene.heard(), ["reset", "wire Msix 0 -"]);
+    assert_eq!(scene.heard(), ["wire Msix 0 -"]);
     assert_eq!(scene.interrupts.msix_control(), 4 | ENABLE | FUNCTION_MASK);
 }
 
@@ -217,6 +226,19 @@ fn pending_bit_shows_what_was_signalled_while_masked() {
     assert_eq!(scene.pending(), 1 << 2, "read-only");
     scene.program(2, 0);
     assert_eq!(scene.pending(), 0, "on its way, so not pending");
+}
+
+#[test]
+fn pending_bit_of_a_vector_that_was_never_unmasked_is_the_devices_own() {
+    let scene = scene(true);
+    *scene.host.device_pending.lock().unwrap() = 0b1000_0101;
+    assert_eq!(scene.pending(), 0, "MSI-X is off");
+
+    scene.interrupts.write_msix_control(ENABLE);
+    assert_eq!(scene.pending(), 0b101, "of five vectors");
+    scene.program(2, 0);
+    scene.program(2, 1);
+    assert_eq!(scene.pending(), 0b001, "vector 2 signals us now");
 }
 
 #[test]
@@ -298,7 +320,7 @@ fn msi_takes_all_its_vectors_at_once_and_masks_one_by_one() {
     scene.interrupts.write_msi(12, &0x50_u16.to_le_bytes());
 
     scene.interrupts.write_msi(2, &0x11_u16.to_le_bytes());
-    assert_eq!(scene.heard(), ["reset", "wire Msi 0 ++", "+0:0x50 +1:0x51"]);
+    assert_eq!(scene.heard(), ["wire Msi 0 ++", "+0:0x50 +1:0x51"]);
     scene.interrupts.write_msi(16, &1_u32.to_le_bytes());
     assert_eq!(scene.heard(), ["-0"]);
     scene.signal(0);
@@ -321,7 +343,22 @@ fn line_gives_way_to_msix_and_comes_back() {
     let back = ["unwire Msix", "line off", "reset", "line on", "wire Intx 0 +"];
     assert_eq!(scene.heard()[..5], back);
     scene.interrupts.allow_line(false);
-    assert_eq!(scene.heard(), ["unwire Intx", "line off"]);
+    assert_eq!(scene.heard(), ["unwire Intx", "line off", "reset"]);
+}
+
+#[test]
+fn msi_enabled_beside_msix_waits_until_that_goes_off() {
+    let scene = scene(true);
+    scene.interrupts.write_msix_control(ENABLE);
+    scene.program(1, 0);
+    scene.heard();
+
+    scene.interrupts.write_msi(2, &1_u16.to_le_bytes());
+    assert!(scene.heard().is_empty(), "one index, and vector 1 is still live");
+    scene.interrupts.write_msix_control(0);
+    assert_eq!(scene.heard(), ["unwire Msix", "reset", "wire Msi 0 +", "+0:0x0"]);
+    scene.interrupts.write_msix_control(ENABLE);
+    assert_eq!(scene.heard(), ["unwire Msi", "reset", "wire Msix 0 -", "wire Msix 1 +", "+1:0x41"]);
 }
 
 #[test]

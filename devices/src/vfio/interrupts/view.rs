@@ -6,7 +6,7 @@ use crate::pci::msi::Msi;
 use crate::pci::msix::{self, Msix};
 use crate::vfio::sys::device::Index;
 
-use super::State;
+use super::{Kind, State};
 
 /// Kind of interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl State {
     pub(super) fn view(&self) -> View {
         let line = self.line.as_ref();
         View {
-            mode: self.mode(),
+            mode: self.kind.into(),
             host_mode: self.wired.active().into(),
             msix: self.msix.as_ref().map(MsixView::of),
             msi: self.msi.as_ref().map(MsiView::of),
@@ -102,18 +102,9 @@ impl State {
         }
     }
 
-    fn mode(&self) -> Mode {
-        match (&self.msi, &self.msix, &self.line) {
-            (_, Some(msix), _) if msix.enabled() => Mode::Msix,
-            (Some(msi), ..) if msi.in_use() > 0 => Mode::Msi,
-            (.., Some(_)) if self.line_allowed => Mode::Intx,
-            (_, _, _) => Mode::None,
-        }
-    }
-
     fn vector_views(&self) -> Vec<VectorView> {
         match (&self.msi, &self.msix) {
-            (Some(msi), _) if self.mode() == Mode::Msi => {
+            (Some(msi), _) if matches!(self.kind, Kind::Msi { .. }) => {
                 let used = (0..msi.in_use()).filter_map(|v| Some((v, msi.view(v)?)));
                 used.map(|(vector, guest)| self.vector_view(vector, guest)).collect()
             }
@@ -159,6 +150,17 @@ impl MsixView {
 impl MsiView {
     fn of(msi: &Msi) -> Self {
         Self { capable: msi.capable(), in_use: msi.in_use() }
+    }
+}
+
+impl From<Kind> for Mode {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Silent => Self::None,
+            Kind::Line => Self::Intx,
+            Kind::Msi { .. } => Self::Msi,
+            Kind::Msix => Self::Msix,
+        }
     }
 }
 

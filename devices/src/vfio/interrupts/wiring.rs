@@ -8,6 +8,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::irq::{Change, Line, Route, Vectors};
+use crate::vfio::config::Location;
 use crate::vfio::sys::device::{Device, Index};
 
 /// The device's end of the wires (`VFIO_DEVICE_SET_IRQS`).
@@ -22,6 +23,8 @@ pub trait Wiring: Send + Sync {
     fn fire(&self, index: Index, vector: u32) -> io::Result<()>;
     /// Whether MSI-X vectors can be wired one by one while others are live.
     fn grows(&self) -> bool;
+    /// Reads the device's own pending bits.
+    fn read_pending(&self, at: Location, data: &mut [u8]) -> io::Result<()>;
     /// Counts an interrupt set-up that failed.
     fn count_failure(&self);
 }
@@ -69,7 +72,7 @@ impl Wired {
         let woken = changes.iter().filter(|change| change.route != Route::Masked);
         let new: Vec<u16> = woken.map(|change| change.vector).collect();
         for vector in new {
-            if self.triggers.contains_key(&vector) {
+            if self.has(vector) {
                 continue;
             }
             let added = vectors.trigger(vector).and_then(|event| self.add(vector, event));
@@ -136,6 +139,14 @@ impl Wired {
         fired.map_err(|error| FireError::Refused(vector, error))
     }
 
+    /// What the device itself says is pending; true of vectors that are not wired.
+    pub(super) fn read_pending(&self, at: Location, data: &mut [u8]) {
+        if let Err(error) = self.wiring.read_pending(at, data) {
+            log::debug!("pending bits of the device: {error}");
+            data.fill(0);
+        }
+    }
+
     pub(super) fn failed(&self, what: &str, error: &io::Error) {
         self.wiring.count_failure();
         log::error!("cannot {what} the device: {error}");
@@ -200,6 +211,10 @@ impl Wiring for Device {
 
     fn grows(&self) -> bool {
         self.msix_grows()
+    }
+
+    fn read_pending(&self, at: Location, data: &mut [u8]) -> io::Result<()> {
+        self.read(at.bar, at.offset, data)
     }
 
     fn count_failure(&self) {

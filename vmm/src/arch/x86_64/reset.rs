@@ -18,6 +18,10 @@ const IA32_MISC_ENABLE: u32 = 0x1a0;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
 const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
 
+/// Written by the machine, this value makes KVM give the processor the same TSC
+/// as the others have, which goes on counting. AMD hosts need that after a triple
+/// fault: they lose the offset, and timers then come as late as the host is old.
+const SAME_AS_OTHERS: u64 = 0;
 /// Fast string operations.
 const FAST_STRING: u64 = 1;
 /// MTRRs on, memory write-back where none says otherwise.
@@ -107,8 +111,8 @@ impl Fresh {
 
 /// Values of the MSRs in `numbers` at reset, as firmware leaves them.
 fn read_msrs(vcpu: &VcpuFd, numbers: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
-    // The TSC goes on counting across a reset; SREGS carry the APIC base.
-    let kept = [IA32_TSC, IA32_APIC_BASE, IA32_TSC_DEADLINE];
+    // SREGS carry the APIC base, the local APIC's state stops its timer.
+    let kept = [IA32_APIC_BASE, IA32_TSC_DEADLINE];
     let mut found = Vec::new();
     for index in numbers.iter().filter(|index| !kept.contains(index)) {
         let entry = kvm_msr_entry { index: *index, ..kvm_msr_entry::default() };
@@ -118,7 +122,11 @@ fn read_msrs(vcpu: &VcpuFd, numbers: &[u32]) -> Result<Vec<kvm_msr_entry>, Error
             found.extend_from_slice(one.as_slice());
         }
     }
-    let firmware = [(IA32_MISC_ENABLE, FAST_STRING), (IA32_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK)];
+    let firmware = [
+        (IA32_TSC, SAME_AS_OTHERS),
+        (IA32_MISC_ENABLE, FAST_STRING),
+        (IA32_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK),
+    ];
     for (index, bits) in firmware {
         found.retain(|entry| entry.index != index);
         found.push(kvm_msr_entry { index, data: bits, ..kvm_msr_entry::default() });

@@ -12,7 +12,9 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{DeviceFd, VmFd};
 
-/// Made when the first group comes: a kernel without VFIO has no such device.
+/// Made with the machine, so that no device finds one descriptor more when it
+/// leaves than when it came. A kernel without VFIO has no such device; then the
+/// first group is told why.
 pub struct VfioDevice {
     vm: Arc<VmFd>,
     device: Mutex<Option<DeviceFd>>,
@@ -21,15 +23,14 @@ pub struct VfioDevice {
 impl VfioDevice {
     /// For the guest of `vm`.
     pub fn new(vm: Arc<VmFd>) -> Self {
-        Self { vm, device: Mutex::new(None) }
+        let device = create(&vm).inspect_err(|error| log::debug!("no VFIO in KVM: {error}"));
+        Self { vm, device: Mutex::new(device.ok()) }
     }
 
     fn set(&self, action: u32, group: BorrowedFd<'_>) -> io::Result<()> {
         let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
         if device.is_none() {
-            let type_ = kvm_device_type_KVM_DEV_TYPE_VFIO;
-            let mut wanted = kvm_create_device { type_, fd: 0, flags: 0 };
-            *device = Some(self.vm.create_device(&mut wanted)?);
+            *device = Some(create(&self.vm)?);
         }
         let fd = group.as_raw_fd();
         let attribute = kvm_device_attr {
@@ -40,6 +41,12 @@ impl VfioDevice {
         };
         device.as_ref().map_or(Ok(()), |device| Ok(device.set_device_attr(&attribute)?))
     }
+}
+
+fn create(vm: &VmFd) -> io::Result<DeviceFd> {
+    let type_ = kvm_device_type_KVM_DEV_TYPE_VFIO;
+    let mut wanted = kvm_create_device { type_, fd: 0, flags: 0 };
+    Ok(vm.create_device(&mut wanted)?)
 }
 
 impl GroupWatch for VfioDevice {

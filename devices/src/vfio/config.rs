@@ -5,11 +5,15 @@
 //! says whose it is. What is fixed is read from the image and never from the
 //! host again, so that a guest's scan costs the host next to nothing.
 
+mod piece;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::pci::capability::{self, Capability, Extended};
 use crate::pci::config::{self, word};
+
+pub use self::piece::Piece;
 
 /// Whose register it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +165,18 @@ impl Config {
             at = stop;
         }
         pieces
+    }
+
+    /// Cuts a write of `data` at `offset` into pieces of one field each.
+    pub fn cut<'a>(&self, offset: u16, data: &'a [u8]) -> Vec<Piece<'a>> {
+        let pieces = self.pieces(offset, data.len()).into_iter();
+        let within = |at: u16| usize::from(at - offset);
+        pieces
+            .map(|(field, start, range)| {
+                let data = &data[within(range.start)..within(range.end)];
+                Piece { field, start, at: range.start, data }
+            })
+            .collect()
     }
 
     /// Bytes that are fixed or scratch; zeroes past the end of the space.

@@ -16,7 +16,7 @@ use crate::pci::config::{
     self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY,
 };
 use crate::vfio::bars::{Bar, GuestSpaces, Placements, trapped};
-use crate::vfio::config::{Config, Field};
+use crate::vfio::config::{Config, Field, Piece};
 use crate::vfio::interrupts::{Abilities, Interrupts};
 use crate::vfio::iommu::Attachment;
 use crate::vfio::sys::device::{Device, ROM_REGION};
@@ -282,9 +282,7 @@ impl Function for Passthrough {
 
     fn write_config(&self, offset: u16, data: &[u8]) {
         let mut registers = self.lock();
-        for (field, start, range) in registers.config.pieces(offset, data.len()) {
-            let data = &data[usize::from(range.start - offset)..usize::from(range.end - offset)];
-            let piece = Piece { field, start, at: range.start, data };
+        for piece in registers.config.cut(offset, data) {
             self.write_piece(&mut registers, &piece);
         }
     }
@@ -319,30 +317,5 @@ impl Registers {
         self.bars.reset();
         self.command = 0;
         self.powered = true;
-    }
-}
-
-/// The part of a write that concerns one field.
-struct Piece<'a> {
-    field: Field,
-    /// First offset of the field.
-    start: u16,
-    /// First offset written.
-    at: u16,
-    data: &'a [u8],
-}
-
-impl Piece<'_> {
-    /// The field's value after the write, if it was `old`: registers of up to four bytes.
-    fn merge(&self, old: u32) -> u32 {
-        let mut bytes = old.to_le_bytes();
-        let within = usize::from(self.at - self.start);
-        bytes[within.min(4)..].iter_mut().zip(self.data).for_each(|(to, from)| *to = *from);
-        u32::from_le_bytes(bytes)
-    }
-
-    /// What is written at `offset`, if anything.
-    fn byte(&self, offset: u16) -> Option<u8> {
-        self.data.get(usize::from(offset.checked_sub(self.at)?)).copied()
     }
 }

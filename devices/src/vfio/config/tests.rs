@@ -116,3 +116,24 @@ fn scratch_reads_back_and_past_the_end_reads_zero() {
     assert_eq!(read_dword(&config, 0x3c), 0x109);
     assert_eq!(read_dword(&config, 0x100), 0);
 }
+
+/// Message control of MSI-X after the guest's write, if it was `old`.
+fn control_after(old: u16, offset: u16, data: &[u8]) -> u32 {
+    let config = Config::new(image());
+    let pieces = config.cut(offset, data);
+    let control = pieces.iter().find(|piece| piece.field == Field::MsixControl);
+    control.map_or(old.into(), |piece| piece.merge(old.into()))
+}
+
+#[test]
+fn case_14_control_writes_of_one_two_and_four_bytes_have_the_same_effect() {
+    let (enable, both) = (0x8004, 0xc004);
+
+    assert_eq!(control_after(4, 0xb2, &[0x04, 0x80]), enable);
+    assert_eq!(control_after(4, 0xb3, &[0x80]), enable);
+    assert_eq!(control_after(4, 0xb0, &[0, 0, 0x04, 0x80]), enable, "the first two are fixed");
+    assert_eq!(control_after(4, 0xb2, &[0x04, 0xc0, 0xff, 0xff]), both, "so are those that follow");
+    assert_eq!(control_after(0x8004, 0xb3, &[0xc0]), both);
+    assert_eq!(control_after(0xc004, 0xb2, &[0x04]), both, "the low byte alone changes nothing");
+    assert_eq!(control_after(0xc004, 0xb0, &[0x11, 0x00]), both, "nor does the header");
+}

@@ -5,6 +5,7 @@
 //! registers read back, Pending bits, the active index, the wired vectors.
 
 mod board;
+mod cases;
 mod reference;
 
 use std::sync::Arc;
@@ -124,6 +125,18 @@ fn odd(offset: u64, length: usize) -> Operation {
 
 type Outcome = Result<(), TestCaseError>;
 
+/// The code, and the fakes around it.
+fn function(setup: Setup, events: &Arc<Events>) -> (Interrupts, Handle) {
+    let Setup { vectors, grows, has_line } = setup;
+    let handle = Handle::new(Arc::clone(events), grows);
+    let layout = MsixLayout { count: vectors, table: TABLE, pending: PENDING };
+    let abilities = Abilities { msi_control: Some(MSI_CONTROL), msix: Some(layout) };
+    let line = has_line.then(|| Box::new(handle.line()) as Box<_>);
+    let wiring = Arc::new(handle.clone());
+    let interrupts = Interrupts::new(abilities, wiring, Box::new(handle.clone()), line);
+    (interrupts, handle)
+}
+
 /// The code and the model, side by side.
 struct Pair {
     interrupts: Interrupts,
@@ -133,14 +146,9 @@ struct Pair {
 
 impl Pair {
     fn new(setup: Setup, events: &Arc<Events>) -> Self {
-        let Setup { vectors, grows, has_line } = setup;
-        let handle = Handle::new(Arc::clone(events), grows);
-        let layout = MsixLayout { count: vectors, table: TABLE, pending: PENDING };
-        let abilities = Abilities { msi_control: Some(MSI_CONTROL), msix: Some(layout) };
-        let line = has_line.then(|| Box::new(handle.line()) as Box<_>);
-        let wiring = Arc::new(handle.clone());
-        let interrupts = Interrupts::new(abilities, wiring, Box::new(handle.clone()), line);
-        Self { interrupts, handle, model: Model::new(vectors.into(), grows, has_line) }
+        let (interrupts, handle) = function(setup, events);
+        let model = Model::new(setup.vectors.into(), setup.grows, setup.has_line);
+        Self { interrupts, handle, model }
     }
 
     fn perform(&mut self, operation: Operation) -> Outcome {

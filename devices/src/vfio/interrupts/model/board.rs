@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::SLOTS;
+use super::{PENDING, SLOTS};
 use crate::irq::{Change, Delivery, Line, LineEnds, Message, Route, Vectors};
 use crate::vfio::config::Location;
 use crate::vfio::interrupts::Wiring;
@@ -43,6 +43,8 @@ pub(super) struct Board {
     /// The device's own Pending bits: vectors that it keeps masked itself.
     device_pending: Vec<bool>,
     line_connected: bool,
+    /// Calls of [`Vectors::apply`].
+    changes: usize,
     grows: bool,
 }
 
@@ -89,6 +91,7 @@ impl Handle {
             wires: BTreeMap::new(),
             device_pending: vec![false; count],
             line_connected: false,
+            changes: 0,
             grows,
         };
         Self(Arc::new(Mutex::new(board)))
@@ -120,6 +123,11 @@ impl Handle {
         std::mem::take(&mut self.board().sent)
     }
 
+    /// How often vectors were given new routes.
+    pub(super) fn changes(&self) -> usize {
+        self.board().changes
+    }
+
     /// Whether `index` is on and no other, on both sides.
     pub(super) fn is_active(&self, index: Option<Index>) -> bool {
         let board = self.board();
@@ -133,7 +141,8 @@ impl Handle {
         let mut wired = [false; SLOTS];
         for (vector, fd) in &board.wires {
             let vector = usize::from(*vector);
-            wired[vector] = board.event(vector).as_raw_fd() == *fd;
+            let right = board.event(vector).as_raw_fd() == *fd;
+            wired.iter_mut().skip(vector).take(1).for_each(|wired| *wired = right);
         }
         wired
     }
@@ -178,10 +187,14 @@ impl Wiring for Handle {
     }
 
     fn read_pending(&self, at: Location, data: &mut [u8]) -> io::Result<()> {
-        assert_eq!(at, super::PENDING);
+        assert_eq!(at.bar, PENDING.bar);
+        let first = usize::try_from(at.offset - PENDING.offset).unwrap() * 8;
+        data.fill(0);
         let board = self.board();
-        let bits = (0..8).zip(&board.device_pending);
-        data[0] = bits.fold(0, |byte, (bit, pending)| byte | u8::from(*pending) << bit);
+        let pending = (0..board.device_pending.len()).filter(|v| board.device_pending[*v]);
+        for bit in pending.filter_map(|vector| vector.checked_sub(first)) {
+            data.iter_mut().skip(bit / 8).take(1).for_each(|byte| *byte |= 1 << (bit % 8));
+        }
         Ok(())
     }
 
@@ -198,6 +211,7 @@ impl Vectors for Handle {
     fn apply(&mut self, changes: &[Change]) -> io::Result<()> {
         let mut board = self.board();
         board.listen();
+        board.changes += 1;
         for change in changes {
             board.routes[usize::from(change.vector)] = change.route;
             board.deliver(change.vector.into());

@@ -63,8 +63,9 @@ impl Wiring for Host {
         Ok(())
     }
 
-    fn count_failure(&self) {
+    fn count_failure(&self) -> u64 {
         note(&self.notes, "failure".to_owned());
+        0
     }
 }
 

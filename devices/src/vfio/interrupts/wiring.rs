@@ -11,6 +11,9 @@ use crate::irq::{Change, Line, Route, Vectors};
 use crate::vfio::config::Location;
 use crate::vfio::sys::device::{Device, Index};
 
+/// Failures of one function that are logged.
+const LOUD: u64 = 16;
+
 /// The device's end of the wires (`VFIO_DEVICE_SET_IRQS`).
 pub trait Wiring: Send + Sync {
     /// Wires vectors `start..` of `index`; `None` takes one off.
@@ -25,8 +28,8 @@ pub trait Wiring: Send + Sync {
     fn grows(&self) -> bool;
     /// Reads the device's own pending bits.
     fn read_pending(&self, at: Location, data: &mut [u8]) -> io::Result<()>;
-    /// Counts an interrupt set-up that failed.
-    fn count_failure(&self);
+    /// Counts an interrupt set-up that failed; returns how many there were before.
+    fn count_failure(&self) -> u64;
 }
 
 /// Why a vector was not fired.
@@ -148,8 +151,12 @@ impl Wired {
     }
 
     pub(super) fn failed(&self, what: &str, error: &io::Error) {
-        self.wiring.count_failure();
-        log::error!("cannot {what} the device: {error}");
+        // A guest can make it fail for ever, and shall not fill the log.
+        match self.wiring.count_failure() {
+            ..LOUD => log::error!("cannot {what} the device: {error}"),
+            LOUD => log::error!("more interrupt failures of the device are only counted"),
+            _ => {}
+        }
     }
 
     fn add(&mut self, vector: u16, event: Arc<EventFd>) -> io::Result<()> {
@@ -217,7 +224,9 @@ impl Wiring for Device {
         self.read(at.bar, at.offset, data)
     }
 
-    fn count_failure(&self) {
+    fn count_failure(&self) -> u64 {
+        let before = self.counters().interrupt_failures.get();
         self.counters().interrupt_failures.bump();
+        before
     }
 }

@@ -113,6 +113,11 @@ impl Vm {
         self.api.get("vm.info")?.ok()
     }
 
+    /// Answer to `vm.counters`.
+    pub fn counters(&self) -> Result<Value> {
+        self.api.get("vm.counters")?.ok()
+    }
+
     /// Plugs a function in; its address in the guest.
     pub fn add(&self, bdf: &Bdf, id: &str) -> Result<String> {
         let added = self.api.put_json("vm.add-device", &add_body(bdf, id))?.ok()?;
@@ -144,6 +149,16 @@ impl Vm {
         until(&format!("the return to {before} descriptors"), STOP_LIMIT, || {
             let now = host.descriptors(self.pid())?;
             Ok(if now == before { Look::Holds(()) } else { Look::NotYet(format!("{now}")) })
+        })
+    }
+
+    /// How many descriptors the VMM has open when the connections of the last requests are closed.
+    pub fn settled_descriptors(&self, host: &Host) -> Result<usize> {
+        let mut last = None;
+        until("a number of descriptors that stays", STOP_LIMIT, || {
+            let now = host.descriptors(self.pid())?;
+            let settled = last.replace(now) == Some(now);
+            Ok(if settled { Look::Holds(now) } else { Look::NotYet(format!("{now}")) })
         })
     }
 

@@ -111,15 +111,14 @@ fn killed_vmm_leaves_a_function_that_works() {
 fn plug_twice(host: &Host, kind: Kind, options: Options) -> Result {
     let function = kind.take(host)?;
     let mut vm = options.boot()?;
-    let before = host.descriptors(vm.pid())?;
+    let before = vm.settled_descriptors(host)?;
     for _ in 0..2 {
         vm.add(&function.bdf, "dev0")?;
         kind.use_in(&mut vm.guest)?;
         vm.remove("dev0")?;
         nothing_is_left(&mut vm)?;
     }
-    let after = host.descriptors(vm.pid())?;
-    ensure(after == before, || format!("{before} descriptors before, {after} after"))
+    vm.descriptors_return_to(host, before)
 }
 
 fn nothing_is_left(vm: &mut Vm) -> Result {

@@ -12,6 +12,7 @@ const API: &[&str] =
 const DEVICES: &[&str] =
     &["io", "irq", "memory", "space", "pci", "vfio", "virtio", "platform", "legacy"];
 const VMM: &[&str] = &[
+    "allocator",
     "logging",
     "seccomp",
     "kvm",

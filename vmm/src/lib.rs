@@ -2,6 +2,7 @@
 //! only crate that knows both the API and the device models.
 
 pub mod acpi;
+pub mod allocator;
 pub mod arch;
 pub mod assemble;
 pub mod boot;

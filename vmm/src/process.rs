@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::lifecycle::{self, Ending, Vmm};
 use crate::seccomp::{self, Filters, Kind, Mode};
-use crate::{event_loop, logging, signals};
+use crate::{allocator, event_loop, logging, signals};
 
 /// Bytes of the HTTP thread's stack.
 const STACK: usize = 256 << 10;
@@ -52,6 +52,7 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
         .map_err(|error| Error::Start("open the log file", error))?;
     log.into_iter().for_each(seccomp::also_report_to);
 
+    allocator::keep_one_heap();
     let filters = Arc::new(Filters::new(seccomp.into())?);
     let signals =
         signals::Signals::catch().map_err(|error| Error::Start("catch signals", error))?;

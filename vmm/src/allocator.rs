@@ -1,0 +1,17 @@
+//! The C library's allocator, told to keep one heap for all threads.
+//!
+//! A heap of a thread's own is mapped, and before it first shrinks one the
+//! library opens `/proc/sys/vm/overcommit_memory`: a call that no vCPU has any
+//! business making, at a moment that nobody chooses. The one heap grows and
+//! shrinks with `brk`. It also saves the memory of a heap for each thread; what
+//! threads of ours allocate is little, and they hardly ever meet there.
+#![expect(unsafe_code, reason = "mallopt(3) has no safe form")]
+
+/// Call it before other threads exist.
+pub fn keep_one_heap() {
+    // SAFETY: an option of the allocator's and a number.
+    let kept = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    if kept != 1 {
+        log::warn!("each thread has a heap of its own: the C library refuses one for all");
+    }
+}

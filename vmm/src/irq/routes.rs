@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::irq::Message;
@@ -31,6 +31,7 @@ pub struct Gsi(u32);
 pub struct Routes {
     vm: Arc<VmFd>,
     table: Mutex<BTreeMap<Gsi, Message>>,
+    count: AtomicUsize,
     commits: AtomicU64,
     irqfds: AtomicU64,
 }
@@ -47,7 +48,8 @@ impl Routes {
     /// the kernel has it after creating them.
     pub fn new(vm: Arc<VmFd>) -> Self {
         let (commits, irqfds) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { vm, table: Mutex::default(), commits, irqfds }
+        let count = AtomicUsize::new(0);
+        Self { vm, table: Mutex::default(), count, commits, irqfds }
     }
 
     /// Routes every message in `wanted` with one commit, to the number it comes
@@ -96,7 +98,7 @@ impl Routes {
         // The kernel keeps routes that nothing can raise until the next commit.
         if let Err(error) = self.commit(&mut table, next.clone()) {
             log::error!("routes of a removed device stay until the next change: {error}");
-            *table = next;
+            self.keep(&mut table, next);
         }
     }
 
@@ -115,12 +117,12 @@ impl Routes {
 
     /// Message routes at the moment.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether there is no message route.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.len() == 0
     }
 
     /// `KVM_SET_GSI_ROUTING` calls so far.
@@ -131,6 +133,12 @@ impl Routes {
     /// `KVM_IRQFD` calls for message routes so far.
     pub fn irqfds(&self) -> u64 {
         self.irqfds.load(Ordering::Relaxed)
+    }
+
+    /// The count is beside the table, so that nobody waits for a commit to read it.
+    fn keep(&self, table: &mut BTreeMap<Gsi, Message>, next: BTreeMap<Gsi, Message>) {
+        self.count.store(next.len(), Ordering::Relaxed);
+        *table = next;
     }
 
     fn commit(
@@ -146,7 +154,7 @@ impl Routes {
         let routing = KvmIrqRouting::from_entries(&entries).map_err(io::Error::other)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.vm.set_gsi_routing(&routing)?;
-        *table = next;
+        self.keep(table, next);
         Ok(())
     }
 

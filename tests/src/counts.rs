@@ -10,8 +10,8 @@ use crate::error::{Doing, Error, Result};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// Name of the guest's RAM in a process's maps: a memfd, or an anonymous mapping that was named.
-const GUEST_RAM: &str = "hotbay-ram";
+/// A mapping of this many KiB or more is the guest's RAM: nothing of the VMM's own comes near it.
+const GUEST_RAM: u64 = 32 << 10;
 
 /// What is counted, and the kernel function (Linux 6.12) whose calls it is.
 const COUNTED: [(&str, &str); 6] = [
@@ -102,18 +102,19 @@ impl Display for Counts {
     }
 }
 
-/// KiB a process keeps in memory beside the guest's RAM and the devices' BARs (`Pss`, proc(5)).
+/// KiB a process keeps in memory beside the guest's RAM (`Pss`, proc(5)).
 pub fn memory_beside_guest(pid: u32) -> Result<u64> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).doing("read smaps")?;
-    let mut beside = true;
+    let value = |line: &str, key| {
+        let kib = line.strip_prefix(key)?.trim().split(' ').next()?;
+        kib.parse::<u64>().ok()
+    };
     let mut total = 0;
+    let mut size = 0;
     for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        let first = words.next().unwrap_or_default();
-        if !first.ends_with(':') {
-            beside = !line.contains(GUEST_RAM) && !line.contains("[vfio-device]");
-        } else if first == "Pss:" && beside {
-            total += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
+        size = value(line, "Size:").unwrap_or(size);
+        if size < GUEST_RAM {
+            total += value(line, "Pss:").unwrap_or(0);
         }
     }
     Ok(total)

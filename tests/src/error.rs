@@ -55,3 +55,8 @@ impl<T> Doing<T> for io::Result<T> {
 pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result {
     if holds { Ok(()) } else { Err(Error::Unexpected(otherwise())) }
 }
+
+/// Fails unless two values are the same.
+pub fn same<T: Debug + PartialEq>(what: &str, seen: &T, expected: &T) -> Result {
+    ensure(seen == expected, || format!("{what}: {seen:?} instead of {expected:?}"))
+}

@@ -48,6 +48,9 @@ const TESTS: &[&str] = &[
     "guest",
     "vm",
     "function",
+    "registers",
+    "tally",
+    "bench",
     "lab",
 ];
 

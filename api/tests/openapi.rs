@@ -11,8 +11,8 @@ use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
 use api::schema::info::{DeviceNode, DeviceState, PciBarType, Resource, VmInfo, VmState, VmmPing};
 use api::schema::interrupts::{
-    Backend, DeviceInterrupts, GuestVector, InterruptMode, LineState, MsiState, MsixState,
-    TestInterrupt, VectorCounts, VectorDelivery, VectorState,
+    Backend, DeviceInterrupts, GuestVector, HostError, InterruptMode, LineState, MsiState,
+    MsixState, TestInterrupt, VectorCounts, VectorDelivery, VectorState,
 };
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
@@ -123,7 +123,7 @@ fn schemas_have_the_fields_of_the_types() {
     let node = full_node();
     let Resource::PciBar { .. } = &node.resources[0];
     let interrupts = full_interrupts();
-    let vector = interrupts.vectors[0];
+    let vector = &interrupts.vectors[0];
     let bar = to_value(&node.resources[0]).unwrap()["PciBar"].take();
     let info = VmInfo {
         config: config.clone(),
@@ -149,6 +149,7 @@ fn schemas_have_the_fields_of_the_types() {
         ("PciBar", bar),
         ("VmmPing", value(&ping())),
         ("DeviceInterrupts", value(&interrupts)),
+        ("HostError", value(&interrupts.host_error)),
         ("MsixState", value(&interrupts.msix)),
         ("MsiState", value(&interrupts.msi)),
         ("LineState", value(&interrupts.line)),
@@ -234,15 +235,18 @@ fn full_node() -> DeviceNode {
 }
 
 fn full_interrupts() -> DeviceInterrupts {
+    let host_error = Some(HostError { errno: "a".to_owned(), message: "b".to_owned() });
     let vector = VectorState {
         vector: 0,
         guest: GuestVector { address: 0, data: 0, masked: true, pending: false, live: false },
         delivery: VectorDelivery { backend: Backend::Detached, gsi: None, wired: false },
         counts: VectorCounts { relayed: 0, host: None },
+        host_error: host_error.clone(),
     };
     DeviceInterrupts {
         mode: InterruptMode::None,
         host_mode: InterruptMode::None,
+        host_error,
         msix: Some(MsixState { table_size: 1, enabled: false, function_masked: false }),
         msi: Some(MsiState { capable: 1, in_use: 0 }),
         line: Some(LineState { gsi: 16, allowed: false, wired: false, host: None }),

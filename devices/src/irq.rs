@@ -33,6 +33,15 @@ pub struct Change {
     pub route: Route,
 }
 
+/// A change that could not be made; its next change is tried afresh.
+#[derive(Debug)]
+pub struct Unapplied {
+    /// Which vector stays silent.
+    pub vector: u16,
+    /// Why.
+    pub error: io::Error,
+}
+
 /// How a vector's events reach the guest at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Way {
@@ -68,7 +77,10 @@ pub trait Vectors: Send {
     /// A vector going from masked to a message delivers at once, and exactly
     /// once, what was signalled while it was masked. When a vector has become
     /// masked by the return of this call, nothing more is delivered.
-    fn apply(&mut self, changes: &[Change]) -> io::Result<()>;
+    ///
+    /// # Errors
+    /// The changes that could not be made; all others were.
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Vec<Unapplied>>;
 
     /// The eventfd that raises `vector` when it is written; made on first use,
     /// then kept until [`Vectors::reset`].

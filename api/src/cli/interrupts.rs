@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use crate::schema::interrupts::{
-    Backend, DeviceInterrupts, InterruptMode, Interrupts, LineState, MsixState, VectorState,
+    Backend, DeviceInterrupts, HostError, InterruptMode, Interrupts, LineState, VectorState,
 };
 
 /// What stands for a number or a state that there is not.
@@ -26,11 +26,41 @@ pub(super) fn table(interrupts: &Interrupts) -> String {
 
 fn block(id: &str, device: &DeviceInterrupts) -> String {
     let mut text = format!("{id}: {}\n", summary(device));
+    if let Some(HostError { errno, message }) = &device.host_error {
+        text.push_str(&format!("  {errno}: {message}\n"));
+    }
     if !device.vectors.is_empty() {
-        let rows = device.vectors.iter().map(|vector| row(vector, device.msix.as_ref()));
+        let rows = device.vectors.iter().map(|vector| row(vector, device));
         text.push_str(&aligned(&rows.collect::<Vec<_>>()));
     }
+    text.push_str(&errors(&device.vectors));
     text
+}
+
+/// A line for each thing that the host has refused, with the vectors it is about.
+fn errors(vectors: &[VectorState]) -> String {
+    let mut refused: Vec<(&HostError, Vec<u16>)> = Vec::new();
+    for (error, vector) in vectors.iter().filter_map(|v| Some((v.host_error.as_ref()?, v.vector))) {
+        match refused.iter_mut().find(|(known, _)| *known == error) {
+            Some((_, vectors)) => vectors.push(vector),
+            None => refused.push((error, vec![vector])),
+        }
+    }
+    let line = |(error, vectors): &(&HostError, Vec<u16>)| {
+        let s = if vectors.len() == 1 { "" } else { "s" };
+        format!("  vector{s} {}: {}: {}\n", ranges(vectors), error.errno, error.message)
+    };
+    refused.iter().map(line).collect()
+}
+
+/// Numbers in ascending order as `1, 4-7`.
+fn ranges(numbers: &[u16]) -> String {
+    let apart = numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let range = |run: &[u16]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        [] | [_] => run.iter().map(u16::to_string).collect(),
+    };
+    apart.map(range).collect::<Vec<_>>().join(", ")
 }
 
 fn summary(device: &DeviceInterrupts) -> String {
@@ -71,19 +101,21 @@ fn name(mode: InterruptMode) -> &'static str {
     }
 }
 
-fn row(state: &VectorState, msix: Option<&MsixState>) -> [String; COLUMNS] {
-    let VectorState { vector, guest, delivery, counts } = state;
-    let off = msix.is_some_and(|msix| !msix.enabled);
+fn row(state: &VectorState, device: &DeviceInterrupts) -> [String; COLUMNS] {
+    let VectorState { vector, guest, delivery, counts, host_error } = state;
+    let off = device.msix.is_some_and(|msix| !msix.enabled);
     let seen = match (guest.live, guest.masked) {
         (true, _) => "live",
         (false, true) => "masked",
         (false, false) if off => "off",
         (false, false) => "function-masked",
     };
-    let wired = match (delivery.wired, guest.live) {
-        (true, _) => "wired",
-        (false, true) => "REFUSED",
-        (false, false) => NONE,
+    // A vector that was not tried, because nothing is on, has the device's error.
+    let untried = device.host_error.as_ref().filter(|_| guest.live && !delivery.wired);
+    let host = match host_error.as_ref().or(untried) {
+        Some(error) => &error.errno,
+        None if delivery.wired => "wired",
+        None => NONE,
     };
     let backend = match delivery.backend {
         Backend::Detached => NONE,
@@ -96,7 +128,7 @@ fn row(state: &VectorState, msix: Option<&MsixState>) -> [String; COLUMNS] {
         format!("{:#06x}", guest.data),
         seen.to_owned(),
         (if guest.pending { "yes" } else { NONE }).to_owned(),
-        wired.to_owned(),
+        host.to_owned(),
         backend.to_owned(),
         number(delivery.gsi),
         counts.relayed.to_string(),
@@ -131,7 +163,9 @@ fn aligned(rows: &[[String; COLUMNS]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::interrupts::{GuestVector, MsiState, VectorCounts, VectorDelivery};
+    use crate::schema::interrupts::{
+        GuestVector, MsiState, MsixState, VectorCounts, VectorDelivery,
+    };
 
     fn device(mode: InterruptMode, vectors: Vec<VectorState>) -> DeviceInterrupts {
         let msix = MsixState {
@@ -141,7 +175,8 @@ mod tests {
         };
         let msi = MsiState { capable: 4, in_use: 2 };
         let (msix, msi) = (Some(msix), Some(msi));
-        DeviceInterrupts { mode, host_mode: mode, msix, msi, line: None, vectors }
+        let host_error = None;
+        DeviceInterrupts { mode, host_mode: mode, host_error, msix, msi, line: None, vectors }
     }
 
     fn vector(number: u16) -> VectorState {
@@ -156,7 +191,19 @@ mod tests {
             },
             delivery: VectorDelivery { backend: Backend::Routed, gsi: Some(24), wired: true },
             counts: VectorCounts { relayed: 2, host: Some(10417) },
+            host_error: None,
         }
+    }
+
+    fn no_space() -> HostError {
+        HostError { errno: "ENOSPC".to_owned(), message: "the host is full".to_owned() }
+    }
+
+    fn refused(number: u16) -> VectorState {
+        let live = vector(number);
+        let delivery = VectorDelivery { backend: Backend::Detached, gsi: None, wired: false };
+        let counts = VectorCounts { relayed: 0, host: None };
+        VectorState { delivery, counts, host_error: Some(no_space()), ..live }
     }
 
     fn masked(number: u16) -> VectorState {
@@ -187,13 +234,33 @@ nic0: MSI-X on, 2 of 5 vectors in use
     }
 
     #[test]
-    fn refused_vector_catches_the_eye() {
-        let mut refused = vector(0);
-        refused.delivery.wired = false;
+    fn refused_vectors_have_the_error_in_their_rows_and_once_below() {
+        let vectors = vec![vector(0), refused(1), refused(3), refused(4)];
 
-        let text = only(device(InterruptMode::Msix, vec![refused]));
+        let text = only(device(InterruptMode::Msix, vectors));
 
-        assert!(text.contains("REFUSED"), "{text}");
+        let expected = "\
+nic0: MSI-X on, 4 of 5 vectors in use
+  VECTOR     ADDRESS    DATA  GUEST  PENDING  HOST    BACKEND  GSI  RELAYED  TAKEN
+       0  0xfee01000  0x0041  live   -        wired   routed    24        2  10417
+       1  0xfee01000  0x0041  live   -        ENOSPC  -          -        0      -
+       3  0xfee01000  0x0041  live   -        ENOSPC  -          -        0      -
+       4  0xfee01000  0x0041  live   -        ENOSPC  -          -        0      -
+  vectors 1, 3-4: ENOSPC: the host is full
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn kind_that_the_host_refuses_says_why_and_so_do_its_vectors() {
+        let live = VectorState { host_error: None, ..refused(0) };
+        let mut off = device(InterruptMode::Msix, vec![live]);
+        (off.host_mode, off.host_error) = (InterruptMode::None, Some(no_space()));
+
+        let text = only(off);
+
+        assert!(text.contains("; but on the host nothing is on\n  ENOSPC: the host is full\n"));
+        assert!(text.contains("  live   -        ENOSPC  "), "{text}");
     }
 
     #[test]
@@ -220,7 +287,7 @@ nic0: MSI-X on, 2 of 5 vectors in use
         let mut held = vector(0);
         held.guest.live = false;
 
-        let masked = only(device(InterruptMode::Msix, vec![held]));
+        let masked = only(device(InterruptMode::Msix, vec![held.clone()]));
         let off = only(device(InterruptMode::None, vec![held]));
 
         assert!(masked.contains("  function-masked  "), "{masked}");

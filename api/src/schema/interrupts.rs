@@ -17,6 +17,8 @@ pub struct DeviceInterrupts {
     /// The kind that is on at the host; another than the guest's if the host
     /// refused.
     pub host_mode: InterruptMode,
+    /// Why the host does not have it on; null unless it refused.
+    pub host_error: Option<HostError>,
     /// The guest's MSI-X capability; null if the device has none.
     pub msix: Option<MsixState>,
     /// The guest's MSI capability; null if the device has none.
@@ -26,6 +28,16 @@ pub struct DeviceInterrupts {
     /// Vectors of MSI in use while MSI is on; otherwise those of MSI-X that are
     /// not as after reset.
     pub vectors: Vec<VectorState>,
+}
+
+/// Something that the host has refused; gone when it grants it, or when the guest
+/// no longer asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostError {
+    /// The error's name, such as `ENOSPC`.
+    pub errno: String,
+    /// What was refused, what to do about it, and when it is tried again.
+    pub message: String,
 }
 
 /// Kind of interrupt.
@@ -77,7 +89,7 @@ pub struct LineState {
 }
 
 /// One vector, from the guest's table to the host's interrupt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VectorState {
     /// Its index.
     pub vector: u16,
@@ -87,6 +99,8 @@ pub struct VectorState {
     pub delivery: VectorDelivery,
     /// How often it fired.
     pub counts: VectorCounts,
+    /// What the host refused when the vector last woke; null if nothing.
+    pub host_error: Option<HostError>,
 }
 
 /// A vector as the guest sees it.
@@ -112,7 +126,7 @@ pub struct VectorDelivery {
     /// Interrupt number of its route; it is kept while the vector is masked.
     pub gsi: Option<u32>,
     /// The host's interrupt leads to it. A live vector that is not wired was
-    /// refused by the host; it is tried again at its next unmask.
+    /// refused by the host: see `host_error`.
     pub wired: bool,
 }
 

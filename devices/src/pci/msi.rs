@@ -18,6 +18,12 @@ const MASKABLE: u16 = 1 << 8;
 /// 32 vectors, as a power of two.
 const MOST_SHIFT: u16 = 5;
 
+/// Whether `length` bytes at `offset` from the start of the capability are, in
+/// part, message control.
+pub fn is_control(offset: usize, length: usize) -> bool {
+    offset < CONTROL + 2 && offset.saturating_add(length) > CONTROL
+}
+
 /// Registers of one function's capability.
 #[derive(Clone, Debug)]
 pub struct Msi {

@@ -158,6 +158,15 @@ impl Msix {
         (route != before).then_some(Change { vector, route })
     }
 
+    /// What every vector that is live does now.
+    pub fn live(&self) -> Vec<Change> {
+        let open = self.open();
+        let all = (0..).zip(self.entries.iter());
+        all.map(|(vector, entry)| Change { vector, route: entry.route(open) })
+            .filter(|change| change.route != Route::Masked)
+            .collect()
+    }
+
     /// The guest's view of `vector`.
     pub fn view(&self, vector: u16) -> Option<View> {
         let entry = self.entries.get(usize::from(vector))?;

@@ -18,16 +18,21 @@
 //! MSI, and both before INTx. Every way out of MSI or MSI-X goes through
 //! `unwire` (no new events) and then `Vectors::reset` (none left over).
 
+mod refusal;
 mod view;
 mod wiring;
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::irq::{Change, Line, Route, Vectors};
-use crate::pci::msi::Msi;
+use crate::irq::{Change, Line, Route, Unapplied, Vectors};
+use crate::pci::msi::{self, Msi};
 use crate::pci::msix::Msix;
 use crate::vfio::config::{Location, MsixLayout};
+use crate::vfio::sys::device::Index;
 
+pub use self::refusal::Refusal;
+use self::refusal::{Refusals, Step};
 pub use self::view::{LineView, Mode, MsiView, MsixView, VectorView, View};
 use self::wiring::Wired;
 pub use self::wiring::{FireError, Wiring};
@@ -51,6 +56,8 @@ struct State {
     line: Option<Box<dyn Line>>,
     msi: Option<Msi>,
     msix: Option<Msix>,
+    /// What of `kind` the host does not give at the moment.
+    refusals: Refusals,
     /// The command register lets the function raise its line.
     line_allowed: bool,
     /// Where the device keeps its own pending bits.
@@ -91,13 +98,15 @@ impl Interrupts {
         vectors: Box<dyn Vectors>,
         line: Option<Box<dyn Line>>,
     ) -> Self {
+        let table = abilities.msix.map_or(0, |layout| layout.count);
         let state = State {
-            wired: Wired::new(wiring),
+            wired: Wired::new(wiring, table),
             kind: Kind::Silent,
             vectors,
             line,
             msi: abilities.msi_control.map(Msi::new),
             msix: abilities.msix.map(|layout| Msix::new(layout.count)),
+            refusals: Refusals::default(),
             line_allowed: false,
             pending_bits: abilities.msix.map_or_else(Location::default, |layout| layout.pending),
         };
@@ -126,7 +135,8 @@ impl Interrupts {
             Some(Part::Table(offset)) => {
                 let mut state = self.lock();
                 let change = state.msix.as_mut().and_then(|msix| msix.write(offset, data));
-                state.apply_msix(change.as_slice());
+                let asks = change.is_some_and(|change| change.route != Route::Masked);
+                state.apply_msix(change.into_iter().collect(), asks);
                 true
             }
             // Software must never write the pending bits (PCI 3.0, 6.8.2.10).
@@ -161,7 +171,7 @@ impl Interrupts {
     pub fn allow_line(&self, allowed: bool) {
         let mut state = self.lock();
         state.line_allowed = allowed;
-        state.follow();
+        state.follow(Some(Mode::Intx));
     }
 
     /// Everything off and forgotten, as after a reset of the function. Nothing
@@ -171,7 +181,7 @@ impl Interrupts {
         state.line_allowed = false;
         state.msi.iter_mut().for_each(Msi::reset);
         state.msix.iter_mut().for_each(Msix::reset);
-        state.follow();
+        state.follow(None);
     }
 
     /// Fires `vector` of the active index as the hardware would.
@@ -213,25 +223,65 @@ impl State {
     fn write_msix_control(&mut self, control: u16) {
         let Some(msix) = &mut self.msix else { return };
         let changes = msix.write_control(control);
-        self.follow();
-        if self.kind == Kind::Msix {
-            self.apply_msix(&changes);
+        if self.kind == self.wanted() {
+            self.apply_msix(changes, true);
+        } else {
+            self.follow(None);
+            self.wake_all();
         }
     }
 
-    /// Wires what wakes for the first time, then delivers.
-    fn apply_msix(&mut self, changes: &[Change]) {
-        if !changes.is_empty() {
-            self.wired.add_msix(changes, self.vectors.as_mut());
-            self.deliver(changes);
+    /// What the guest has changed; if it `asks` for interrupts by that, an index
+    /// that the host has refused is asked for again, and then all that is live.
+    fn apply_msix(&mut self, changes: Vec<Change>, asks: bool) {
+        if self.kind != Kind::Msix {
+            return;
+        }
+        let refused = self.wired.active().is_none();
+        self.wake(changes);
+        if asks && refused && self.enable_msix() {
+            self.wake_all();
+        }
+    }
+
+    fn wake_all(&mut self) {
+        if let (Some(msix), Kind::Msix) = (&self.msix, self.kind) {
+            self.wake(msix.live());
+        }
+    }
+
+    /// Wires what wakes for the first time, then delivers. One that the host
+    /// refuses stays off and is tried again when it wakes next; the others live.
+    fn wake(&mut self, mut changes: Vec<Change>) {
+        let wakes = |change: &Change| change.route != Route::Masked;
+        for change in changes.iter().filter(|change| wakes(change)) {
+            if self.wired.active().is_some() && !self.wired.has(change.vector) {
+                self.wire(change.vector);
+            }
+        }
+        // Those that were never wired have nothing to deliver.
+        changes.retain(|change| self.wired.knows(change.vector));
+        self.deliver(&changes);
+    }
+
+    fn wire(&mut self, vector: u16) {
+        self.refusals.vectors.remove(&vector);
+        let event = self.vectors.trigger(vector);
+        if let Err(error) = event.and_then(|event| self.wired.add_msix(vector, event)) {
+            self.wired.failed(&format!("wire MSI-X vector {vector} of"), &error);
+            self.refusals.vectors.insert(vector, Refusal::new(Step::Wire, &error));
+            if self.wired.active().is_none() {
+                self.refusals.index = Some(Refusal::new(Step::Index, &error));
+            }
         }
     }
 
     fn write_msi(&mut self, offset: usize, data: &[u8]) {
         let Some(msi) = &mut self.msi else { return };
         let changes = msi.write(offset, data);
-        let followed = self.follow();
-        if !followed && matches!(self.kind, Kind::Msi { .. }) {
+        let enables = msi::is_control(offset, data.len());
+        let followed = self.follow(enables.then_some(Mode::Msi));
+        if !followed && self.wired.active() == Some(Index::Msi) {
             self.deliver(&changes);
         }
     }
@@ -240,8 +290,13 @@ impl State {
         if changes.is_empty() {
             return;
         }
-        if let Err(error) = self.vectors.apply(changes) {
-            self.wired.failed("deliver interrupts of", &error);
+        for change in changes.iter().filter(|change| change.route != Route::Masked) {
+            self.refusals.vectors.remove(&change.vector);
+        }
+        let Err(unapplied) = self.vectors.apply(changes) else { return };
+        for Unapplied { vector, error } in unapplied {
+            self.wired.failed(&format!("deliver interrupt {vector} of"), &error);
+            self.refusals.vectors.insert(vector, Refusal::new(Step::Delivery, &error));
         }
     }
 
@@ -252,6 +307,7 @@ impl State {
             line.disconnect();
         }
         self.vectors.reset();
+        self.refusals = Refusals::default();
     }
 
     /// What the guest's registers ask for. Software must not enable MSI and MSI-X
@@ -268,27 +324,58 @@ impl State {
     }
 
     /// Brings the host to what the guest asks for: the old kind off, then the
-    /// new one on. Says whether there was anything to do.
-    fn follow(&mut self) -> bool {
+    /// new one on. A kind that the host has refused is asked for again when the
+    /// guest has `written` the register that enables it. Says whether there was
+    /// anything to do.
+    fn follow(&mut self, written: Option<Mode>) -> bool {
         let wanted = self.wanted();
-        if wanted == self.kind {
+        let changed = wanted != self.kind;
+        let refused = wanted != Kind::Silent && self.wired.active().is_none();
+        let asked_again = refused && written == Some(wanted.into());
+        if !changed && !asked_again {
             return false;
         }
-        if self.kind != Kind::Silent {
+        if changed && self.kind != Kind::Silent {
             self.silence();
         }
         self.kind = wanted;
-        match (wanted, &mut self.line) {
-            (Kind::Line, Some(line)) => self.wired.enable_line(line.as_mut()),
-            (Kind::Msi { vectors }, _) => self.enable_msi(vectors),
-            (Kind::Msix, _) => self.wired.enable_msix(),
-            (Kind::Silent, _) | (Kind::Line, None) => {}
+        match wanted {
+            Kind::Silent => {}
+            Kind::Line => self.enable_line(),
+            Kind::Msi { vectors } => self.enable_msi(vectors),
+            Kind::Msix => _ = self.enable_msix(),
         }
         true
     }
 
+    /// Keeps note of whether the host has turned on what it was asked for.
+    fn enabled(&mut self, what: &str, outcome: &io::Result<()>) {
+        let refused = outcome.as_ref().err();
+        refused.iter().for_each(|error| self.wired.failed(what, error));
+        self.refusals.index = refused.map(|error| Refusal::new(Step::Index, error));
+    }
+
+    fn enable_line(&mut self) {
+        if let Some(line) = &mut self.line {
+            let outcome = self.wired.enable_line(line.as_mut());
+            self.enabled("connect the interrupt line of", &outcome);
+        }
+    }
+
+    fn enable_msix(&mut self) -> bool {
+        let outcome = self.wired.enable_msix();
+        self.enabled("enable MSI-X of", &outcome);
+        outcome.is_ok()
+    }
+
     fn enable_msi(&mut self, count: u16) {
-        self.wired.enable_msi(count, self.vectors.as_mut());
+        let events: io::Result<_> = (0..count).map(|vector| self.vectors.trigger(vector)).collect();
+        let outcome = events.and_then(|events| self.wired.enable_msi(events));
+        self.enabled("enable MSI of", &outcome);
+        if outcome.is_err() {
+            // Whatever descriptors there were are of more use to others.
+            return self.vectors.reset();
+        }
         let routes = self.msi.as_ref().map(|msi| (0..count).map(|v| (v, msi.route(v))));
         let all = routes.into_iter().flatten();
         let changes: Vec<_> = all.map(|(vector, route)| Change { vector, route }).collect();
@@ -315,12 +402,12 @@ impl State {
     }
 
     /// A vector that is live has no Pending bit: its event is on its way. One that
-    /// was never awake is not wired, and the device keeps the bit: `own`.
+    /// is not wired is masked at the device, which keeps the bit: `own`.
     fn is_pending(&self, msix: &Msix, vector: u64, own: bool) -> bool {
         let view = u16::try_from(vector).ok().and_then(|v| Some((v, msix.view(v)?)));
         view.is_some_and(|(vector, view)| {
-            let signalled = if self.wired.has(vector) { self.vectors.pending(vector) } else { own };
-            !view.live && signalled
+            let kept = own && !self.wired.has(vector);
+            !view.live && (kept || self.vectors.pending(vector))
         })
     }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use api::mailbox::Reply;
 use api::request::{Fault, Response, Status, code};
 use api::schema::interrupts::{
-    Backend, DeviceInterrupts, GuestVector, InterruptMode, LineState, MsiState, MsixState,
-    VectorCounts, VectorDelivery, VectorState,
+    Backend, DeviceInterrupts, GuestVector, HostError, InterruptMode, LineState, MsiState,
+    MsixState, VectorCounts, VectorDelivery, VectorState,
 };
 use devices::irq::Way;
 use devices::vfio::function::Passthrough;
-use devices::vfio::interrupts::{FireError, Mode, VectorView, View};
+use devices::vfio::interrupts::{FireError, Mode, Refusal, VectorView, View};
 use devices::vfio::sys::device::Index;
 use devices::vfio::taken::Taken;
 
@@ -133,6 +133,7 @@ fn describe(view: &View, taken: impl Fn(Index, u16) -> Option<u64>) -> DeviceInt
     DeviceInterrupts {
         mode: mode(view.mode),
         host_mode: mode(view.host_mode),
+        host_error: view.refusal.map(host_error),
         msix: view.msix.map(|msix| MsixState {
             table_size: msix.table_size,
             enabled: msix.enabled,
@@ -150,7 +151,7 @@ fn describe(view: &View, taken: impl Fn(Index, u16) -> Option<u64>) -> DeviceInt
 }
 
 fn state(view: &VectorView, host: Option<u64>) -> VectorState {
-    let &VectorView { vector, guest, pending, delivery, wired } = view;
+    let &VectorView { vector, guest, pending, delivery, wired, refusal } = view;
     let backend = match delivery.way {
         Way::Detached => Backend::Detached,
         Way::Relayed => Backend::Relayed,
@@ -167,7 +168,12 @@ fn state(view: &VectorView, host: Option<u64>) -> VectorState {
         },
         delivery: VectorDelivery { backend, gsi: delivery.number, wired },
         counts: VectorCounts { relayed: delivery.relayed, host },
+        host_error: refusal.map(host_error),
     }
+}
+
+fn host_error(refusal: Refusal) -> HostError {
+    HostError { errno: refusal.name().into_owned(), message: refusal.to_string() }
 }
 
 fn mode(mode: Mode) -> InterruptMode {
@@ -197,10 +203,12 @@ mod tests {
             pending: false,
             delivery: Delivery { way: Way::Routed, number: Some(24), relayed: 2 },
             wired: true,
+            refusal: None,
         };
         View {
             mode,
             host_mode: mode,
+            refusal: None,
             msix: Some(MsixView { table_size: 5, enabled: true, function_masked: false }),
             msi: None,
             line: Some(LineView { number: 17, allowed: false, wired: false }),
@@ -215,7 +223,7 @@ mod tests {
         });
 
         assert_eq!((told.mode, told.host_mode), (InterruptMode::Msix, InterruptMode::Msix));
-        let [vector] = told.vectors[..] else { panic!("{told:?}") };
+        let [vector] = &told.vectors[..] else { panic!("{told:?}") };
         assert_eq!(
             (vector.vector, vector.guest.address, vector.guest.data),
             (3, 0xfee0_1000, 0x41)

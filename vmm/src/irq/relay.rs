@@ -140,13 +140,18 @@ impl Shared {
             Some(token) => self.watch(ControlOperation::Modify, fd, token)?,
             None => {
                 let token = self.register(vector);
-                self.watch(ControlOperation::Add, fd, token)?;
+                if let Err(error) = self.watch(ControlOperation::Add, fd, token) {
+                    lock(&self.watched).vectors.remove(&token);
+                    return Err(error);
+                }
                 state.watched = Some(token);
             }
         }
         if !state.queued {
-            state.queued = true;
-            lock(&self.queue).push(Arc::downgrade(vector))?;
+            match lock(&self.queue).push(Arc::downgrade(vector)) {
+                Ok(()) => state.queued = true,
+                Err(error) => log::warn!("a vector stays with the relay thread: {error}"),
+            }
         }
         Ok(())
     }

@@ -140,6 +140,30 @@ fn case_5_masked_vector_is_pending_and_silent_and_the_others_are_not() {
 }
 
 #[test]
+fn case_18_vector_whose_irqfd_is_refused_stays_with_the_relay_and_the_others_are_routed() {
+    let scene = scene();
+    let mut vectors = scene.lend(2);
+    // An eventfd has room for one irqfd.
+    let event = vectors.trigger(0).unwrap();
+    scene.vm.register_irqfd(&event, 5).unwrap();
+    vectors.apply(&[to(0, 0x41), to(1, 0x42)]).unwrap();
+    scene.await_route(&vectors, 1);
+
+    assert_eq!(vectors.snapshot(0).unwrap().backend, Backend::Relayed);
+    scene.vm.unregister_irqfd(&event, 5).unwrap();
+    fire(&mut vectors, 0);
+    assert_eq!(scene.await_arrival(), [0x41]);
+    fire(&mut vectors, 1);
+    assert_eq!(scene.await_arrival(), [0x42]);
+
+    vectors.apply(&[mask(0)]).unwrap();
+    vectors.apply(&[to(0, 0x41)]).unwrap();
+    assert!(matches!(vectors.snapshot(0).unwrap().backend, Backend::Routed(_)), "tried again");
+    fire(&mut vectors, 0);
+    assert_eq!(scene.await_arrival(), [0x41]);
+}
+
+#[test]
 fn cases_6_to_8_unmask_delivers_once_and_without_cause_nothing() {
     in_both_stages(|scene, vectors| {
         vectors.apply(&[mask(0)]).unwrap();

@@ -147,10 +147,17 @@ impl State {
         }
         self.detach(routes)?;
         self.target = Some(message);
-        if self.route.is_some_and(|(_, routed)| routed == message) {
-            self.attach(routes)?;
+        if self.route.is_some_and(|(_, routed)| routed == message)
+            && let Err(error) = self.attach(routes)
+        {
+            log::warn!("a vector goes to the relay thread: {error}");
         }
         Ok(!self.attached)
+    }
+
+    /// Takes back an aim that nobody could be found for.
+    pub(super) fn drop_aim(&mut self) {
+        self.target = None;
     }
 
     /// Stops delivery; nothing arrives after the return.

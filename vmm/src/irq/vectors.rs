@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use devices::irq::{Change, Delivery, Message, Route, Vectors, Way};
+use devices::irq::{Change, Delivery, Message, Route, Unapplied, Vectors, Way};
 use devices::vfio::counters::Counter;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -47,7 +47,11 @@ impl Lent {
         let relay = Arc::clone(&self.relay);
         let vector = self.vector(index)?;
         let mut state = vector.lock();
-        if state.aim(message, relay.routes())? { relay.take(vector, &mut state) } else { Ok(()) }
+        if !state.aim(message, relay.routes())? {
+            return Ok(());
+        }
+        // Otherwise nobody would listen, and the next wake would take it for done.
+        relay.take(vector, &mut state).inspect_err(|_| state.drop_aim())
     }
 
     fn silence(&mut self, index: u16) -> io::Result<()> {
@@ -61,16 +65,16 @@ impl Vectors for Lent {
         self.count
     }
 
-    fn apply(&mut self, changes: &[Change]) -> io::Result<()> {
-        let mut outcome = Ok(());
-        for change in changes {
-            let applied = match change.route {
-                Route::Masked => self.silence(change.vector),
-                Route::To(message) => self.wake(change.vector, message),
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Vec<Unapplied>> {
+        let mut unapplied = Vec::new();
+        for &Change { vector, route } in changes {
+            let applied = match route {
+                Route::Masked => self.silence(vector),
+                Route::To(message) => self.wake(vector, message),
             };
-            outcome = outcome.and(applied);
+            unapplied.extend(applied.err().map(|error| Unapplied { vector, error }));
         }
-        outcome
+        if unapplied.is_empty() { Ok(()) } else { Err(unapplied) }
     }
 
     fn trigger(&mut self, vector: u16) -> io::Result<Arc<EventFd>> {

@@ -14,9 +14,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRunner};
 
-use self::board::{Events, Handle};
+use self::board::{Events, Handle, Limits};
 use self::reference::Model;
-use super::{Abilities, Interrupts};
+use super::{Abilities, Interrupts, Refusal};
 use crate::pci::msix::{ENABLE, FUNCTION_MASK};
 use crate::vfio::config::{Location, MsixLayout};
 use crate::vfio::sys::device::Index;
@@ -63,6 +63,8 @@ enum Operation {
     Msi(MsiWrite),
     AllowLine(bool),
     Reset,
+    /// The host gets less to give, or more.
+    Limit(Limits),
 }
 
 /// A register of MSI.
@@ -102,8 +104,19 @@ fn operation(draw: u64) -> Operation {
         42 => WritePending(u64::from(which % 2) * 4, wide),
         43..51 => Control(u16::from_le_bytes([a, b]) | if c % 2 == 0 { ENABLE } else { 0 }),
         51..60 => Msi(msi_write(what % 64 - 51, value)),
-        60..63 => AllowLine(a % 4 != 0),
-        _ => Reset,
+        60..62 => AllowLine(a % 4 != 0),
+        62 => Reset,
+        _ => Limit(limits([a, b, c])),
+    }
+}
+
+/// Every other time there is enough of all again.
+fn limits([which, vectors, descriptors]: [u8; 3]) -> Limits {
+    let some = |number: u8| usize::from(number) % (SLOTS + 1);
+    match which % 4 {
+        0 => Limits { vectors: some(vectors), ..Limits::NONE },
+        1 => Limits { vectors: some(vectors), descriptors: some(descriptors) },
+        _ => Limits::NONE,
     }
 }
 
@@ -147,7 +160,7 @@ struct Pair {
 impl Pair {
     fn new(setup: Setup, events: &Arc<Events>) -> Self {
         let (interrupts, handle) = function(setup, events);
-        let model = Model::new(setup.vectors.into(), setup.grows, setup.has_line);
+        let model = Model::new(setup);
         Self { interrupts, handle, model }
     }
 
@@ -174,27 +187,32 @@ impl Pair {
             }
             Control(value) => {
                 self.interrupts.write_msix_control(value);
-                model.write(|model| {
+                model.write(Some(Index::Msix), |model| {
                     model.enabled = value & ENABLE != 0;
                     model.function_masked = value & FUNCTION_MASK != 0;
                 });
             }
             AllowLine(allowed) => {
                 self.interrupts.allow_line(allowed);
-                model.write(|model| model.line_allowed = allowed);
+                model.write(Some(Index::Intx), |model| model.line_allowed = allowed);
             }
             Reset => {
                 self.interrupts.reset();
                 model.reset();
             }
             Msi(write) => self.write_msi(write),
+            Limit(limits) => {
+                self.handle.limit(limits);
+                model.limits = limits;
+            }
         }
         Ok(())
     }
 
     fn write_msi(&mut self, write: MsiWrite) {
         let msi = |offset, bytes: &[u8]| self.interrupts.write_msi(offset, bytes);
-        self.model.write(|model| match write {
+        let enables = matches!(write, MsiWrite::Control { .. }).then_some(Index::Msi);
+        self.model.write(enables, |model| match write {
             MsiWrite::Control { enable, shift } => {
                 msi(2, &(u16::from(enable) | shift << 4).to_le_bytes());
                 (model.msi_enabled, model.msi_shift) = (enable, shift.min(2));
@@ -247,22 +265,41 @@ impl Pair {
     fn compare(&mut self, operation: Operation) -> Outcome {
         use Operation::*;
         let active = self.model.active();
-        prop_assert_eq!(self.handle.take_sent(), std::mem::take(&mut self.model.sent), "messages");
+        let [mut sent, mut expected] =
+            [self.handle.take_sent(), std::mem::take(&mut self.model.sent)];
+        // Vectors that go at once go in any order.
+        [&mut sent, &mut expected]
+            .into_iter()
+            .for_each(|sent| sent.sort_by_key(|m| (m.address, m.data)));
+        prop_assert_eq!(sent, expected, "messages");
         prop_assert!(self.handle.is_active(active), "active index is not {:?}", active);
-        prop_assert_eq!(self.handle.wired(), self.model.wired, "wired vectors");
+        prop_assert_eq!(self.handle.wired(), self.model.host.wired, "wired vectors");
         let mut pending = [0; 4];
         prop_assert!(self.interrupts.read_bar(PENDING.bar, PENDING.offset, &mut pending));
-        let bits = if active == Some(Index::Msix) { number(&self.model.pending) } else { 0 };
+        let bits = number(&self.model.pending(Index::Msix));
         prop_assert_eq!(u32::from_le_bytes(pending), bits, "Pending bits");
+        self.compare_refusals()?;
         match operation {
             Fire(_) if active == Some(Index::Msi) => self.compare_msi(),
-            Fire(_) | AllowLine(_) => Ok(()),
+            Fire(_) | AllowLine(_) | Limit(_) => Ok(()),
             Msi(_) => self.compare_msi(),
             MaskVector(..) | Write4(..) | Write8(..) | Odd(..) | WritePending(..) | Control(_) => {
                 self.compare_msix()
             }
             Reset => self.compare_registers(),
         }
+    }
+
+    /// What the host refuses can be seen.
+    fn compare_refusals(&self) -> Outcome {
+        let (view, host) = (self.interrupts.view(), &self.model.host);
+        prop_assert_eq!(view.refusal.map(name), host.refused.map(str::to_owned), "kind refused");
+        let mut refusals = [const { None }; SLOTS];
+        for vector in view.vectors {
+            refusals[usize::from(vector.vector)] = vector.refusal.map(name);
+        }
+        prop_assert_eq!(refusals, host.refusals.map(|name| name.map(str::to_owned)), "refusals");
+        Ok(())
     }
 
     fn compare_registers(&self) -> Outcome {
@@ -286,8 +323,7 @@ impl Pair {
 
     fn compare_msi(&self) -> Outcome {
         let model = &self.model;
-        let own = model.active() == Some(Index::Msi);
-        let pending = if own { number(&model.pending) } else { 0 };
+        let pending = number(&model.pending(Index::Msi));
         let control = MSI_CONTROL | u16::from(model.msi_enabled) | model.msi_shift << 4;
         let mut image = [0; MSI_BYTES];
         self.interrupts.read_msi(0, &mut image);
@@ -306,6 +342,10 @@ impl Pair {
         prop_assert!(self.interrupts.read_bar(bar, offset, &mut data));
         Ok(u64::from_le_bytes(data))
     }
+}
+
+fn name(refusal: Refusal) -> String {
+    refusal.name().into_owned()
 }
 
 fn number(bits: &[bool]) -> u32 {

@@ -73,6 +73,7 @@ impl Wiring for Host {
 struct Machine {
     notes: Notes,
     events: BTreeMap<u16, Arc<EventFd>>,
+    refuses: Arc<Mutex<BTreeSet<u16>>>,
 }
 
 impl Vectors for Machine {
@@ -80,13 +81,18 @@ impl Vectors for Machine {
         128
     }
 
-    fn apply(&mut self, changes: &[Change]) -> io::Result<()> {
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Vec<Unapplied>> {
         let words = changes.iter().map(|change| match change.route {
             Route::Masked => format!("-{}", change.vector),
             Route::To(message) => format!("+{}:{:#x}", change.vector, message.data),
         });
         note(&self.notes, words.collect::<Vec<_>>().join(" "));
-        Ok(())
+        let refuses = self.refuses.lock().unwrap();
+        let refused = changes.iter().filter(|change| refuses.contains(&change.vector));
+        let errno = io::Error::from_raw_os_error;
+        let refused = refused.map(|c| Unapplied { vector: c.vector, error: errno(libc::ENOMEM) });
+        let refused: Vec<_> = refused.collect();
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
     }
 
     fn trigger(&mut self, vector: u16) -> io::Result<Arc<EventFd>> {
@@ -131,6 +137,8 @@ impl Line for Pin {
 struct Scene {
     interrupts: Interrupts,
     host: Arc<Host>,
+    /// Vectors that the machine does not deliver.
+    undelivered: Arc<Mutex<BTreeSet<u16>>>,
     notes: Notes,
 }
 
@@ -155,13 +163,15 @@ fn build(grows: bool, with_line: bool) -> Scene {
         pending: Location { bar: 3, offset: 0x2000 },
     };
     let abilities = Abilities { msi_control: Some(0x184), msix: Some(layout) };
-    let machine = Machine { notes: Arc::clone(&notes), events: BTreeMap::new() };
+    let undelivered = Arc::default();
+    let refuses = Arc::clone(&undelivered);
+    let machine = Machine { notes: Arc::clone(&notes), events: BTreeMap::new(), refuses };
     let event = || EventFd::new(EFD_NONBLOCK).unwrap();
     let line =
         with_line.then(|| Box::new(Pin(Arc::clone(&notes), event(), event())) as Box<dyn Line>);
     let wiring = Arc::clone(&host) as Arc<dyn Wiring>;
     let interrupts = Interrupts::new(abilities, wiring, Box::new(machine), line);
-    Scene { interrupts, host, notes }
+    Scene { interrupts, host, undelivered, notes }
 }
 
 impl Scene {
@@ -278,12 +288,34 @@ fn refused_vector_leaves_the_others_alive_and_is_tried_again() {
     scene.heard();
 
     scene.program(2, 0);
-    assert_eq!(scene.heard(), ["wire Msix 2 +", "failure", "+2:0x41"]);
+    assert_eq!(scene.heard(), ["wire Msix 2 +", "failure"]);
 
     scene.host.refuses.lock().unwrap().clear();
     scene.program(2, 1);
     scene.program(2, 0);
-    assert_eq!(scene.heard(), ["-2", "wire Msix 2 +", "+2:0x41"]);
+    assert_eq!(scene.heard(), ["wire Msix 2 +", "+2:0x41"]);
+}
+
+#[test]
+fn vector_that_the_machine_cannot_deliver_is_seen_and_tried_again_at_its_next_unmask() {
+    let scene = scene(true);
+    scene.interrupts.write_msix_control(ENABLE | FUNCTION_MASK);
+    scene.program(1, 0);
+    scene.program(2, 0);
+    scene.undelivered.lock().unwrap().insert(2);
+    let refusals = || {
+        let views = scene.interrupts.view().vectors;
+        views.iter().map(|v| v.refusal.map(|r| r.name().into_owned())).collect::<Vec<_>>()
+    };
+
+    scene.interrupts.write_msix_control(ENABLE);
+    assert_eq!(refusals(), [None, Some("ENOMEM".to_owned())]);
+
+    scene.undelivered.lock().unwrap().clear();
+    scene.program(2, 1);
+    scene.heard();
+    scene.program(2, 0);
+    assert_eq!((scene.heard(), refusals()), (vec!["+2:0x41".to_owned()], vec![None, None]));
 }
 
 #[test]
@@ -296,7 +328,7 @@ fn host_that_cannot_grow_is_wired_anew_and_loses_no_edge() {
 
     scene.program(3, 0);
 
-    assert_eq!(scene.heard(), ["unwire Msix", "wire Msix 0 +--+", "+3:0x41"]);
+    assert_eq!(scene.heard(), ["unwire Msix", "wire Msix 0 +---", "wire Msix 3 +", "+3:0x41"]);
     assert_eq!(scene.pending(), 1, "vector 0 hears of the gap once it is unmasked");
 }
 
@@ -310,8 +342,9 @@ fn host_that_cannot_grow_and_refuses_keeps_what_it_had() {
 
     scene.program(3, 0);
 
-    let expected = ["unwire Msix", "wire Msix 0 +--+", "wire Msix 0 +", "failure", "+3:0x41"];
+    let expected = ["unwire Msix", "wire Msix 0 +---", "wire Msix 0 +", "failure"];
     assert_eq!(scene.heard(), expected);
+    assert!(scene.interrupts.view().vectors.iter().any(|v| v.vector == 0 && v.wired));
 }
 
 #[test]

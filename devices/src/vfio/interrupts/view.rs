@@ -6,7 +6,7 @@ use crate::pci::msi::Msi;
 use crate::pci::msix::{self, Msix};
 use crate::vfio::sys::device::Index;
 
-use super::{Kind, State};
+use super::{Kind, Refusal, State};
 
 /// Kind of interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct View {
     pub mode: Mode,
     /// The kind that is on at the host: another than the guest's if the host refused.
     pub host_mode: Mode,
+    /// Why the host does not have it on, if it refused.
+    pub refusal: Option<Refusal>,
     /// The MSI-X capability, if there is one.
     pub msix: Option<MsixView>,
     /// The MSI capability, if there is one.
@@ -83,6 +85,8 @@ pub struct VectorView {
     pub delivery: Delivery,
     /// The host's interrupt leads to its eventfd.
     pub wired: bool,
+    /// What the host refused when the vector last woke.
+    pub refusal: Option<Refusal>,
 }
 
 impl State {
@@ -91,6 +95,7 @@ impl State {
         View {
             mode: self.kind.into(),
             host_mode: self.wired.active().into(),
+            refusal: self.refusals.index,
             msix: self.msix.as_ref().map(MsixView::of),
             msi: self.msi.as_ref().map(MsiView::of),
             line: line.map(|line| LineView {
@@ -124,6 +129,7 @@ impl State {
             pending: !guest.live && self.vectors.pending(vector),
             delivery: self.vectors.delivery(vector),
             wired: self.wired.has(vector),
+            refusal: self.refusals.vectors.get(&vector).copied(),
         }
     }
 }
@@ -131,9 +137,9 @@ impl State {
 impl VectorView {
     /// Whether nobody has touched it since the reset (PCI 3.0, 6.8.2.9).
     fn is_reset(&self) -> bool {
-        let Self { vector: _, guest, pending, delivery, wired } = *self;
+        let Self { vector: _, guest, pending, delivery, wired, refusal } = *self;
         let written = guest.message != Message::default() || !guest.masked;
-        !written && !pending && !wired && delivery == Delivery::default()
+        !written && !pending && !wired && refusal.is_none() && delivery == Delivery::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::irq::{Change, Line, Route, Vectors};
+use crate::irq::Line;
 use crate::vfio::config::Location;
 use crate::vfio::sys::device::{Device, Index};
 
@@ -44,75 +44,75 @@ pub enum FireError {
 }
 
 /// The active index and its wires.
+///
+/// ```text
+///          enable          arm: any vector        a host that cannot add vectors
+///   off ───────────► on ◄──────────────────► on   allocates them in powers of two:
+///    ▲                │ one past the allocated    to have more, all go off and on
+///    └── disable, or ─┘
+///        refused
+/// ```
 pub(super) struct Wired {
     wiring: Arc<dyn Wiring>,
     active: Option<Index>,
-    /// Wired vectors of MSI-X or MSI; kept open as long as they are wired.
-    triggers: BTreeMap<u16, Arc<EventFd>>,
+    /// Vectors of MSI-X or MSI that have been wired since the guest turned the
+    /// index on. If the host takes the index away, they are wired again with it.
+    wires: BTreeMap<u16, Arc<EventFd>>,
+    /// Vectors that the host has allocated for MSI-X, from 0 on. One that can
+    /// add vectors allocates each when it is wired.
+    allocated: u16,
+    /// Vectors in the MSI-X table.
+    table: u16,
 }
 
 impl Wired {
-    pub(super) fn new(wiring: Arc<dyn Wiring>) -> Self {
-        Self { wiring, active: None, triggers: BTreeMap::new() }
+    pub(super) fn new(wiring: Arc<dyn Wiring>, table: u16) -> Self {
+        Self { wiring, active: None, wires: BTreeMap::new(), allocated: 0, table }
     }
 
     pub(super) fn has_line(&self) -> bool {
         self.active == Some(Index::Intx)
     }
 
-    /// MSI-X on, with no vector: each is added when the guest first unmasks it.
-    pub(super) fn enable_msix(&mut self) {
-        match self.wiring.wire(Index::Msix, 0, &[None]) {
-            Ok(()) => self.active = Some(Index::Msix),
-            Err(error) => self.failed("enable MSI-X of", &error),
-        }
+    /// MSI-X on, with the vectors that it had when the host took it away: at
+    /// first none. Each is added when the guest first unmasks it.
+    pub(super) fn enable_msix(&mut self) -> io::Result<()> {
+        let last = self.wires.last_key_value();
+        self.allocate(last.map_or(1, |(vector, _)| vector + 1))
     }
 
-    /// Wires every vector that `changes` wakes and that was never awake before.
-    /// One that the host refuses stays off and is tried again at its next
-    /// unmask; the others live.
-    pub(super) fn add_msix(&mut self, changes: &[Change], vectors: &mut dyn Vectors) {
-        let woken = changes.iter().filter(|change| change.route != Route::Masked);
-        let new: Vec<u16> = woken.map(|change| change.vector).collect();
-        for vector in new {
-            if self.has(vector) {
-                continue;
-            }
-            let added = vectors.trigger(vector).and_then(|event| self.add(vector, event));
-            if let Err(error) = added {
-                self.failed(&format!("wire MSI-X vector {vector} of"), &error);
-            }
+    /// Wires a vector of MSI-X. If the host refuses, those wired before live,
+    /// unless it does not even give back what it had to be asked for anew: then
+    /// no index is active.
+    pub(super) fn add_msix(&mut self, vector: u16, event: Arc<EventFd>) -> io::Result<()> {
+        if !self.wiring.grows() && vector >= self.allocated {
+            self.grow(vector)?;
         }
+        self.wiring.wire(Index::Msix, vector.into(), &[Some(event.as_ref())])?;
+        self.wires.insert(vector, event);
+        Ok(())
     }
 
-    /// MSI on with `count` vectors: VFIO takes them all at once.
-    pub(super) fn enable_msi(&mut self, count: u16, vectors: &mut dyn Vectors) {
-        let events: io::Result<Vec<_>> = (0..count).map(|vector| vectors.trigger(vector)).collect();
-        let enabled = events.and_then(|events| {
-            let fds: Vec<_> = events.iter().map(|event| Some(event.as_ref())).collect();
-            self.wiring.wire(Index::Msi, 0, &fds)?;
-            Ok(events)
-        });
-        match enabled {
-            Ok(events) => {
-                self.active = Some(Index::Msi);
-                self.triggers = (0..).zip(events).collect();
-            }
-            Err(error) => self.failed("enable MSI of", &error),
-        }
+    /// MSI on with a vector for each of `events`: VFIO takes them all at once.
+    pub(super) fn enable_msi(&mut self, events: Vec<Arc<EventFd>>) -> io::Result<()> {
+        let fds: Vec<_> = events.iter().map(|event| Some(event.as_ref())).collect();
+        self.wiring.wire(Index::Msi, 0, &fds)?;
+        self.active = Some(Index::Msi);
+        self.wires = (0..).zip(events).collect();
+        Ok(())
     }
 
-    pub(super) fn enable_line(&mut self, line: &mut dyn Line) {
+    pub(super) fn enable_line(&mut self, line: &mut dyn Line) -> io::Result<()> {
         let wired = line.connect().and_then(|ends| {
             self.wiring.wire(Index::Intx, 0, &[Some(ends.trigger)])?;
             self.active = Some(Index::Intx);
             self.wiring.unmask_on(ends.resample)
         });
-        if let Err(error) = wired {
-            self.failed("connect the interrupt line of", &error);
+        if wired.is_err() {
             self.disable();
             line.disconnect();
         }
+        wired
     }
 
     /// No index active, no wire left.
@@ -122,7 +122,8 @@ impl Wired {
         {
             self.failed("disable interrupts of", &error);
         }
-        self.triggers.clear();
+        self.wires.clear();
+        self.allocated = 0;
     }
 
     /// The active index.
@@ -133,7 +134,12 @@ impl Wired {
     /// Whether `vector` of the active index is wired; a line has only vector 0.
     pub(super) fn has(&self, vector: u16) -> bool {
         let line = self.has_line() && vector == 0;
-        line || self.active.is_some() && self.triggers.contains_key(&vector)
+        line || self.active.is_some() && self.wires.contains_key(&vector)
+    }
+
+    /// Whether `vector` has been wired since its index was turned on.
+    pub(super) fn knows(&self, vector: u16) -> bool {
+        self.wires.contains_key(&vector)
     }
 
     pub(super) fn fire(&self, vector: u16) -> Result<(), FireError> {
@@ -159,43 +165,36 @@ impl Wired {
         }
     }
 
-    fn add(&mut self, vector: u16, event: Arc<EventFd>) -> io::Result<()> {
-        if self.active != Some(Index::Msix) {
-            self.wiring.wire(Index::Msix, 0, &[None])?;
-            self.active = Some(Index::Msix);
-        }
-        if self.wiring.grows() {
-            self.wiring.wire(Index::Msix, vector.into(), &[Some(event.as_ref())])?;
-            self.triggers.insert(vector, event);
-            return Ok(());
-        }
-        self.regrow(vector, event)
-    }
-
-    /// Hosts before Linux 6.5 cannot add a vector: all go off and on again. An
-    /// edge in between would be lost, so each live vector gets one event too
-    /// many instead; drivers tolerate those.
-    fn regrow(&mut self, vector: u16, event: Arc<EventFd>) -> io::Result<()> {
-        self.triggers.insert(vector, event);
+    /// Room for `vector` on a host that cannot add one: all vectors go off and on
+    /// again. In powers of two, so that N vectors cost only log N of that; if the
+    /// host has not so many, as many as needed.
+    fn grow(&mut self, vector: u16) -> io::Result<()> {
+        let (before, needed) = (self.allocated, vector + 1);
+        let roomy = needed.next_power_of_two().min(self.table);
         self.wiring.unwire(Index::Msix)?;
         self.active = None;
-        let attempt = self.wire_all();
-        if attempt.is_err() {
-            self.triggers.remove(&vector);
-            self.wire_all()?;
+        let mut grown = self.allocate(roomy);
+        if grown.is_err() && roomy > needed {
+            grown = self.allocate(needed);
         }
-        self.active = Some(Index::Msix);
-        for (_, live) in self.triggers.iter().filter(|(live, _)| **live != vector) {
-            live.write(1)?;
+        if grown.is_err() {
+            self.allocate(before)?;
         }
-        attempt
+        grown
     }
 
-    fn wire_all(&self) -> io::Result<()> {
-        let last = self.triggers.last_key_value().map_or(0, |(vector, _)| *vector);
-        let fd = |vector| self.triggers.get(&vector).map(Arc::as_ref);
-        let fds: Vec<_> = (0..=last).map(fd).collect();
-        self.wiring.wire(Index::Msix, 0, &fds)
+    /// MSI-X on with `count` vectors, those wired that were. An edge while they
+    /// were off would be lost, so each gets one event too many instead; drivers
+    /// tolerate those.
+    fn allocate(&mut self, count: u16) -> io::Result<()> {
+        let fds: Vec<_> = (0..count).map(|v| self.wires.get(&v).map(Arc::as_ref)).collect();
+        self.wiring.wire(Index::Msix, 0, &fds)?;
+        (self.active, self.allocated) = (Some(Index::Msix), count);
+        for event in self.wires.values() {
+            // Fails only when the count is full: it is signalled then.
+            let _ = event.write(1);
+        }
+        Ok(())
     }
 }
 

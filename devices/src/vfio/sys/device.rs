@@ -207,8 +207,11 @@ impl Device {
         let mut set = set.to_vec();
         set[0] = u32::try_from(set.len() * 4).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: the buffer has the length that its first field names; the kernel reads it.
-        check(unsafe { ioctl_with_ptr(&self.file, request(SET_IRQS), set.as_ptr()) })?;
-        Ok(())
+        match check(unsafe { ioctl_with_ptr(&self.file, request(SET_IRQS), set.as_ptr()) })? {
+            0 => Ok(()),
+            // How many vectors there would have been instead; none has been allocated.
+            1.. | ..0 => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        }
     }
 
     /// Where an access is in the device's file, if it lies inside the region.

@@ -3,18 +3,23 @@
 //! plain numbers, so that a signal costs no system call; the eventfds themselves
 //! are only names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{PENDING, SLOTS};
-use crate::irq::{Change, Delivery, Line, LineEnds, Message, Route, Vectors};
+use crate::irq::{Change, Delivery, Line, LineEnds, Message, Route, Unapplied, Vectors};
 use crate::vfio::config::Location;
 use crate::vfio::interrupts::Wiring;
 use crate::vfio::sys::device::Index;
+
+fn errno(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}
 
 /// Eventfds for the vectors, made once. A reset of the vectors changes over to
 /// the other row, so that wires that were left behind are told apart.
@@ -29,6 +34,19 @@ impl Events {
         let row = || (0..vectors).map(|_| event()).collect();
         Self { rows: [row(), row()], line: event() }
     }
+}
+
+/// What the host has left for the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Interrupt vectors that it can have allocated; beyond them it is ENOSPC.
+    pub(super) vectors: usize,
+    /// Eventfds of vectors that can be open; beyond them it is EMFILE.
+    pub(super) descriptors: usize,
+}
+
+impl Limits {
+    pub(super) const NONE: Self = Self { vectors: usize::MAX, descriptors: usize::MAX };
 }
 
 /// Everything that host and machine know.
@@ -46,6 +64,17 @@ pub(super) struct Board {
     /// Calls of [`Vectors::apply`].
     changes: usize,
     grows: bool,
+    limits: Limits,
+    /// Vectors that the host has allocated for the active index.
+    allocated: BTreeSet<u16>,
+    /// Vectors whose eventfd is open.
+    open: BTreeSet<u16>,
+    /// How often MSI-X was turned on.
+    enablings: usize,
+    /// Since the last look at the eventfds.
+    was_enabled: bool,
+    /// Vectors that the device is sending, having kept them until they were wired.
+    sending: Vec<u16>,
 }
 
 /// A handle on the board, as [`Wiring`] and as [`Vectors`].
@@ -67,14 +96,58 @@ impl Board {
         }
     }
 
-    /// Takes over what was written to the eventfds themselves.
+    /// The kernel's `vfio_msi_enable` and `vfio_msi_alloc_irq`: vectors are
+    /// allocated when an index comes on, and later one by one if it can do that.
+    fn allocate(&mut self, index: Index, vectors: Range<u16>) -> io::Result<()> {
+        if self.active.iter().any(|active| *active != index) {
+            return Err(errno(libc::EINVAL));
+        }
+        let wanted = match (self.active.is_empty(), self.grows && index == Index::Msix) {
+            (true, _) => (0..vectors.end).collect(),
+            (false, true) => self.allocated.iter().copied().chain(vectors).collect(),
+            (false, false) if vectors.clone().all(|v| self.allocated.contains(&v)) => return Ok(()),
+            (false, false) => return Err(errno(libc::EINVAL)),
+        };
+        let room = self.limits.vectors.max(self.allocated.len());
+        if BTreeSet::len(&wanted) > room && index != Index::Intx {
+            return Err(errno(libc::ENOSPC));
+        }
+        if self.active.is_empty() && index == Index::Msix {
+            self.enablings += 1;
+            self.was_enabled = true;
+        }
+        (self.allocated, self.active) = (wanted, vec![index]);
+        Ok(())
+    }
+
+    /// Takes over what was written to the eventfds themselves, which only a host
+    /// does whose vectors go off and on again.
     fn listen(&mut self) {
-        for event in self.events.rows.iter().flatten().filter(|_| !self.grows) {
+        if !std::mem::take(&mut self.was_enabled) {
+            return;
+        }
+        for event in self.events.rows.iter().flatten() {
             if let Ok(count) = event.read() {
                 *self.counts.entry(event.as_raw_fd()).or_default() += u32::try_from(count).unwrap();
             }
         }
         (0..self.routes.len()).for_each(|vector| self.deliver(vector));
+    }
+
+    /// What the device has sent when it was unmasked takes a moment to arrive.
+    fn arrive(&mut self) {
+        self.listen();
+        for vector in std::mem::take(&mut self.sending) {
+            self.signal(vector);
+        }
+    }
+
+    /// An event on `vector`, if it is wired.
+    fn signal(&mut self, vector: u16) -> bool {
+        let Some(fd) = self.wires.get(&vector).copied() else { return false };
+        *self.counts.entry(fd).or_default() += 1;
+        self.deliver(vector.into());
+        true
     }
 }
 
@@ -93,6 +166,12 @@ impl Handle {
             line_connected: false,
             changes: 0,
             grows,
+            limits: Limits::NONE,
+            allocated: BTreeSet::new(),
+            open: BTreeSet::new(),
+            enablings: 0,
+            was_enabled: false,
+            sending: Vec::new(),
         };
         Self(Arc::new(Mutex::new(board)))
     }
@@ -110,17 +189,26 @@ impl Handle {
     /// keeps the news of one that is not.
     pub(super) fn fire_from_device(&self, vector: u16) {
         let mut board = self.board();
-        if let Some(fd) = board.wires.get(&vector).copied() {
-            *board.counts.entry(fd).or_default() += 1;
-            board.deliver(vector.into());
-        } else if board.active == [Index::Msix] {
+        if !board.signal(vector) && board.active == [Index::Msix] {
             board.device_pending[usize::from(vector)] = true;
         }
     }
 
     /// Messages that arrived since the last look.
     pub(super) fn take_sent(&self) -> Vec<Message> {
-        std::mem::take(&mut self.board().sent)
+        let mut board = self.board();
+        board.arrive();
+        std::mem::take(&mut board.sent)
+    }
+
+    /// What the host has left from now on.
+    pub(super) fn limit(&self, limits: Limits) {
+        self.board().limits = limits;
+    }
+
+    /// How often MSI-X was turned on.
+    pub(super) fn enablings(&self) -> usize {
+        self.board().enablings
     }
 
     /// How often vectors were given new routes.
@@ -151,17 +239,13 @@ impl Handle {
 impl Wiring for Handle {
     fn wire(&self, index: Index, start: u32, triggers: &[Option<&EventFd>]) -> io::Result<()> {
         let mut board = self.board();
-        if board.active.iter().any(|active| *active != index) {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        board.active = vec![index];
-        for (vector, trigger) in (u16::try_from(start).unwrap()..).zip(triggers) {
+        let start = u16::try_from(start).unwrap();
+        board.allocate(index, start..start + u16::try_from(triggers.len()).unwrap())?;
+        for (vector, trigger) in (start..).zip(triggers) {
             let Some(trigger) = trigger.filter(|_| index != Index::Intx) else { continue };
-            let fd = trigger.as_raw_fd();
-            board.wires.insert(vector, fd);
+            board.wires.insert(vector, trigger.as_raw_fd());
             if std::mem::take(&mut board.device_pending[usize::from(vector)]) {
-                *board.counts.entry(fd).or_default() += 1;
-                board.deliver(vector.into());
+                board.sending.push(vector);
             }
         }
         Ok(())
@@ -175,6 +259,8 @@ impl Wiring for Handle {
         let mut board = self.board();
         board.active.retain(|active| *active != index);
         board.wires.clear();
+        board.sending.clear();
+        board.allocated.clear();
         Ok(())
     }
 
@@ -199,7 +285,7 @@ impl Wiring for Handle {
     }
 
     fn count_failure(&self) -> u64 {
-        panic!("nothing fails on this host");
+        0
     }
 }
 
@@ -208,7 +294,7 @@ impl Vectors for Handle {
         u16::try_from(self.board().routes.len()).unwrap()
     }
 
-    fn apply(&mut self, changes: &[Change]) -> io::Result<()> {
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Vec<Unapplied>> {
         let mut board = self.board();
         board.listen();
         board.changes += 1;
@@ -220,7 +306,13 @@ impl Vectors for Handle {
     }
 
     fn trigger(&mut self, vector: u16) -> io::Result<Arc<EventFd>> {
-        Ok(Arc::clone(self.board().event(vector.into())))
+        let mut board = self.board();
+        let room = board.open.len() < board.limits.descriptors;
+        if !board.open.contains(&vector) && !room {
+            return Err(errno(libc::EMFILE));
+        }
+        board.open.insert(vector);
+        Ok(Arc::clone(board.event(vector.into())))
     }
 
     fn pending(&self, vector: u16) -> bool {
@@ -240,6 +332,7 @@ impl Vectors for Handle {
         board.routes.fill(Route::Masked);
         board.counts.clear();
         board.device_pending.fill(false);
+        board.open.clear();
         board.row = 1 - board.row;
     }
 }
@@ -253,7 +346,11 @@ impl Line for Pin {
     }
 
     fn connect(&mut self) -> io::Result<LineEnds<'_>> {
-        self.0.board().line_connected = true;
+        let mut board = self.0.board();
+        if board.limits.descriptors == 0 {
+            return Err(errno(libc::EMFILE));
+        }
+        board.line_connected = true;
         Ok(LineEnds { trigger: &self.1, resample: &self.1 })
     }
 

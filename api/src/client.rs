@@ -105,6 +105,8 @@ impl Client {
             | Request::TestInterrupt(_)
             | Request::Shutdown
             | Request::Reboot
+            | Request::Pause
+            | Request::Resume
             | Request::Delete => Err(ClientError::Nonsense(format!("unexpected body {body:?}"))),
         }
     }

@@ -34,6 +34,10 @@ pub enum Request {
     Shutdown,
     /// `vm.reboot`: start the guest afresh.
     Reboot,
+    /// `vm.pause`: take the vCPUs out of the guest, where they stand.
+    Pause,
+    /// `vm.resume`: let them go on from there.
+    Resume,
     /// `vm.delete`: stop the guest and forget the configuration.
     Delete,
     /// `vm.counters`: what each device did so far.

@@ -63,6 +63,8 @@ fn declared_answers_are_the_real_ones() {
         ("vm.remove-device", &[204]),
         ("vm.shutdown", &[204]),
         ("vm.reboot", &[204]),
+        ("vm.pause", &[204]),
+        ("vm.resume", &[204]),
         ("vm.delete", &[204]),
         ("vm.counters", &[200]),
         ("vm.interrupts", &[200]),

@@ -15,6 +15,9 @@ pub enum Event {
     PowerOff,
     /// The guest asked for a reset, or a processor gave up (triple fault).
     Reset,
+    /// All vCPUs that were held are out of the guest. The guest has posted before
+    /// what it had to say until then.
+    Parked,
     /// A vCPU cannot go on.
     Fault {
         /// Which one.

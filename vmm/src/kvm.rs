@@ -14,6 +14,7 @@ use kvm_ioctls::{Cap, VmFd};
 
 use crate::memory::layout;
 
+pub mod clock;
 pub mod exit;
 pub mod kick;
 pub mod memslot;

@@ -7,6 +7,30 @@
 //!    |                 |  +------------+                |   |                |
 //!    +----- delete ----+--- delete -----------------------------------------+
 //! ```
+//! Running, closer:
+//!
+//! ```text
+//!             pause                all vCPUs out            reboot
+//!  Running ----------> Pausing -------------------> Paused -------> Running
+//!     ^                                                |
+//!     +-------------------- resume --------------------+
+//! ```
+//! What a stage allows; whatever else is asked is refused with the error of the
+//! stage ([`Stage::refusal`]):
+//!
+//! ```text
+//!            add, remove   boot  reboot  pause  resume  shutdown, delete
+//! Created    configuration yes   -       -      -       delete
+//! Starting   -             -     -       -      -       yes, cancels
+//! Running    yes           -     yes     yes    -       yes
+//! Pausing    yes           -     -       -      -       yes, cancels
+//! Paused     yes           -     yes     -      yes     yes
+//! Shutdown   configuration yes   -       -      -       delete
+//! ```
+//! Looking (info, counters, interrupts) and the end of the process are always
+//! allowed. A guest that asks for its end or a reset in its last moment before it
+//! stands still gets it at the resume.
+//!
 //! Starting is passed at once by a VM without devices; with some, workers open
 //! them and map all RAM, which takes seconds, while the event loop serves on.
 //! A reboot keeps the machine: its VM, memory, memory slots and devices, with
@@ -15,6 +39,7 @@
 mod bay;
 mod error;
 mod interrupts;
+mod pause;
 mod start;
 
 use std::io;
@@ -26,6 +51,7 @@ use api::mailbox::Reply;
 use api::schema::info::VmState;
 use api::schema::machine::VmConfig;
 use devices::pci::Slot;
+use devices::platform::power::PowerEvent;
 use vmm_sys_util::timerfd::TimerFd;
 
 use crate::config::VmSpec;
@@ -36,6 +62,7 @@ use crate::seccomp::Filters;
 use crate::watch::{Source, Watch};
 
 pub use self::error::{Error, chain};
+pub(crate) use self::pause::{Pause, Pausing};
 
 /// How often the bay looks whether the guest has noticed.
 const TICK: Duration = Duration::from_millis(250);
@@ -72,6 +99,10 @@ pub(crate) enum Stage {
     Starting(Box<Machine>, Option<Reply>),
     /// Its vCPUs run.
     Running(Box<Machine>),
+    /// Its vCPUs are on their way out of the guest.
+    Pausing(Box<Machine>, Pausing),
+    /// Its vCPUs stand still.
+    Paused(Box<Machine>, Pause),
     /// It ran.
     Shutdown,
 }
@@ -110,10 +141,16 @@ impl Vmm {
     /// with the devices that the guest had.
     pub fn shutdown(&mut self) -> Result<(), Error> {
         let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        match std::mem::replace(&mut vm.stage, Stage::Shutdown) {
-            Stage::Running(machine) => {
+        match vm.stage.take() {
+            Stage::Running(machine) | Stage::Paused(machine, _) => {
                 vm.spec.devices = machine.bay.specs();
                 self.discard(*machine);
+                Ok(())
+            }
+            Stage::Pausing(machine, pausing) => {
+                vm.spec.devices = machine.bay.specs();
+                self.discard(*machine);
+                drop(pausing);
                 Ok(())
             }
             Stage::Starting(machine, reply) => {
@@ -149,23 +186,40 @@ impl Vmm {
         Ok(())
     }
 
-    /// Does what the guest asked for, or what its end demands. Each event ends
-    /// this boot of the guest, so the first decides and the rest is stale.
+    /// Does what the guest asked for, or what its end demands. What it asks for
+    /// while it runs ends this boot, so the first decides and the rest is stale.
     pub fn take_events(&mut self) {
-        match self.inbox.drain().into_iter().next() {
-            Some(Event::PowerOff) => {
+        for event in self.inbox.drain() {
+            let asked = match event {
+                Event::Parked => {
+                    self.parked();
+                    continue;
+                }
+                Event::Fault { vcpu, reason } => {
+                    let reason = format!("vCPU {vcpu} cannot go on: {reason}");
+                    return self.end(Ending::Failed(reason));
+                }
+                Event::PowerOff => PowerEvent::Off,
+                Event::Reset => PowerEvent::Reset,
+            };
+            if !self.keep_for_resume(asked) {
+                return self.obey(asked);
+            }
+        }
+    }
+
+    /// Does what the guest asks for, which ends this boot.
+    fn obey(&mut self, asked: PowerEvent) {
+        match asked {
+            PowerEvent::Off => {
                 log::info!("the guest has powered off");
                 self.end(Ending::Asked);
             }
-            Some(Event::Reset) => {
+            PowerEvent::Reset => {
                 if let Err(error) = self.reboot() {
                     self.end(Ending::Failed(chain(&error)));
                 }
             }
-            Some(Event::Fault { vcpu, reason }) => {
-                self.end(Ending::Failed(format!("vCPU {vcpu} cannot go on: {reason}")));
-            }
-            None => {}
         }
     }
 
@@ -199,20 +253,24 @@ impl Vmm {
         for finished in self.finished.drain() {
             let stage = self.vm.as_mut().map(|vm| &mut vm.stage);
             match (finished, stage) {
-                (Finished::Built(id, outcome), Some(Stage::Running(machine))) => {
-                    // Whoever asked has been answered; an error is in the log.
-                    let _ = machine.bay.commit(id, outcome, true);
-                    self.start_timer();
-                }
                 (Finished::Built(id, outcome), Some(Stage::Starting(machine, _))) => {
                     let built = machine.bay.commit(id, outcome, false);
                     self.go_on_starting(built.map(drop));
                 }
-                (Finished::Gone(id, place), Some(Stage::Running(machine))) => {
-                    machine.bay.gone(&id, place);
+                (Finished::Built(id, outcome), Some(stage)) => {
+                    if let Some(machine) = stage.booted() {
+                        // Whoever asked has been answered; an error is in the log.
+                        let _ = machine.bay.commit(id, outcome, true);
+                        self.start_timer();
+                    }
+                }
+                (Finished::Gone(id, place), Some(stage)) => {
+                    if let Some(machine) = stage.booted() {
+                        machine.bay.gone(&id, place);
+                    }
                 }
                 // Of a machine that is no more: dropped, and so undone.
-                (Finished::Built(..) | Finished::Gone(..), _) => {}
+                (Finished::Built(..) | Finished::Gone(..), None) => {}
             }
         }
     }
@@ -232,19 +290,44 @@ impl Vmm {
 }
 
 impl Stage {
-    /// The machine, while it runs.
+    /// The machine of a guest that has booted.
     pub(crate) fn machine(&self) -> Option<&Machine> {
         match self {
-            Self::Running(machine) => Some(machine),
+            Self::Running(machine) | Self::Pausing(machine, _) | Self::Paused(machine, _) => {
+                Some(machine)
+            }
             Self::Created | Self::Starting(..) | Self::Shutdown => None,
         }
     }
 
-    /// The machine, whether it runs yet or not.
-    fn built(&mut self) -> Option<&mut Machine> {
+    /// The same, to change it.
+    fn booted(&mut self) -> Option<&mut Machine> {
         match self {
-            Self::Running(machine) | Self::Starting(machine, _) => Some(machine),
-            Self::Created | Self::Shutdown => None,
+            Self::Running(machine) | Self::Pausing(machine, _) | Self::Paused(machine, _) => {
+                Some(machine)
+            }
+            Self::Created | Self::Starting(..) | Self::Shutdown => None,
+        }
+    }
+
+    /// The machine, whether its guest has booted yet or not.
+    fn built(&mut self) -> Option<&mut Machine> {
+        if let Self::Starting(machine, _) = self { Some(machine) } else { self.booted() }
+    }
+
+    /// The stage, to make another one of it that is put back.
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Shutdown)
+    }
+
+    /// Why what this stage does not allow is refused.
+    fn refusal(&self) -> Error {
+        match self {
+            Self::Created | Self::Shutdown => Error::NotRunning,
+            Self::Starting(..) => Error::Starting,
+            Self::Running(_) => Error::Running,
+            Self::Pausing(..) => Error::Pausing,
+            Self::Paused(..) => Error::Paused,
         }
     }
 
@@ -252,8 +335,12 @@ impl Stage {
     pub(crate) fn state(&self) -> VmState {
         match self {
             Self::Created | Self::Starting(..) => VmState::Created,
-            Self::Running(_) => VmState::Running,
+            Self::Running(_) | Self::Pausing(..) => VmState::Running,
+            Self::Paused(..) => VmState::Paused,
             Self::Shutdown => VmState::Shutdown,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,12 @@
 //! ```text
 //!            start(entry)                      park()
 //! parked ----------------> running ----------------------------> parked
-//!    ^   reset, then run      | triple fault, KVM error: posts    |
-//!    |                        v an event and waits                |
-//!    +------------------- stalled <-------------------------------+
+//!    ^   reset, then run   ^ |   | triple fault, KVM error: posts   ^
+//!    |            go_on(): | |   v an event and waits        park() |
+//!    |      where it stood | |  stalled ----------------------------+
+//!    |                     | v hold()                               |
+//!    |                     held ------------------------------------+
+//!    +--------------------------------------------------------------+
 //! ```
 //! A vCPU's file descriptor belongs to its thread alone, so the machine resets a
 //! processor by letting its thread do it before it runs again.
@@ -28,7 +31,7 @@ use crate::seccomp::Filters;
 mod gate;
 mod thread;
 
-use gate::Gate;
+use gate::{Gate, Held};
 
 /// Bytes of a vCPU thread's stack.
 const STACK: usize = 256 << 10;
@@ -122,6 +125,20 @@ impl Vcpus {
         self.shared.gate.close();
         self.kick_all();
         self.shared.gate.await_parked();
+    }
+
+    /// Calls all processors out of the guest; when they are out, [`Event::Parked`]
+    /// is posted. An access that one is in is completed first.
+    pub fn hold(&self) {
+        if self.shared.gate.hold() == Held::AllOut {
+            return self.shared.events.post(Event::Parked);
+        }
+        self.kick_all();
+    }
+
+    /// Lets all processors that were held go on where they stood.
+    pub fn go_on(&self) {
+        self.shared.gate.let_go();
     }
 
     /// How many there are.

@@ -101,6 +101,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Take the vCPUs out of the guest, where they stand
+    Pause,
     /// Ask whether the server is there, and who it is
     Ping,
     /// Start the VM afresh
@@ -116,6 +118,8 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Let a paused VM go on
+    Resume,
     /// Stop the VM
     Shutdown,
     /// Stop the VM and end the server
@@ -145,11 +149,13 @@ impl Verb {
             Self::Delete => Request::Delete,
             Self::Info => Request::Info,
             Self::Interrupts { id, json: _ } => Request::Interrupts(id),
+            Self::Pause => Request::Pause,
             Self::Ping => Request::Ping,
             Self::Reboot => Request::Reboot,
             Self::RemoveDevice { id, wait_ms, force } => {
                 Request::RemoveDevice(RemoveDevice { id, wait_ms, force: force.then_some(true) })
             }
+            Self::Resume => Request::Resume,
             Self::Shutdown => Request::Shutdown,
             Self::ShutdownVmm => Request::VmmShutdown,
             Self::TestInterrupt { id, vector } => {
@@ -223,7 +229,7 @@ mod tests {
     fn subcommands_are_ch_remotes_and_cover_every_verb() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let subcommands: [&[&str]; 13] = [
+        let subcommands: [&[&str]; 15] = [
             &["ping"],
             &["shutdown-vmm"],
             &["create", path],
@@ -233,6 +239,8 @@ mod tests {
             &["remove-device", "nic0"],
             &["shutdown"],
             &["reboot"],
+            &["pause"],
+            &["resume"],
             &["delete"],
             &["counters"],
             &["interrupts"],

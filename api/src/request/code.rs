@@ -46,6 +46,10 @@ codes! {
     VM_RUNNING = "vm.running";
     /// The VM is being built; it will run soon.
     VM_STARTING = "vm.starting";
+    /// The VM is being paused; its vCPUs are on their way out of the guest.
+    VM_PAUSING = "vm.pausing";
+    /// The VM is paused.
+    VM_PAUSED = "vm.paused";
     /// The configuration is contradictory or out of range.
     VM_BAD_CONFIG = "vm.bad-config";
     /// The kernel, the initramfs or the command line cannot be loaded.

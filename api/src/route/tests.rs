@@ -26,6 +26,8 @@ fn every_request() -> Vec<Request> {
         Request::RemoveDevice(removal),
         Request::Shutdown,
         Request::Reboot,
+        Request::Pause,
+        Request::Resume,
         Request::Delete,
         Request::Counters,
         Request::Interrupts(Some("nic 0".to_owned())),
@@ -47,10 +49,10 @@ fn what_is_written_is_what_is_read() {
 
 #[test]
 fn verbs_of_cloud_hypervisor_that_are_missing_say_so() {
-    let fault = refused(Method::Put, "/api/v1/vm.pause", "");
+    let fault = refused(Method::Put, "/api/v1/vm.snapshot", "");
 
     assert_eq!(fault.status, Status::NotImplemented);
-    assert_eq!(fault.chain, ["hotbay does not offer vm.pause yet"]);
+    assert_eq!(fault.chain, ["hotbay does not offer vm.snapshot yet"]);
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn parameter_that_a_verb_does_not_take_is_refused_by_name() {
 
 #[test]
 fn parameters_do_not_hide_the_verb() {
-    let missing = refused(Method::Put, "/api/v1/vm.pause?x=1", "");
+    let missing = refused(Method::Put, "/api/v1/vm.snapshot?x=1", "");
     let method = refused(Method::Put, "/api/v1/vm.interrupts?id=nic0", "");
     let body = refused(Method::Get, "/api/v1/vm.interrupts?id=nic0", "{}");
 

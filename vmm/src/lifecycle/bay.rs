@@ -19,7 +19,10 @@ impl Vmm {
         match self.vm.as_mut().map(|vm| (&mut vm.stage, &mut vm.spec)) {
             None => reply.send(Err(Error::NotCreated.fault(asked))),
             Some((Stage::Starting(..), _)) => reply.send(Err(Error::Starting.fault(asked))),
-            Some((Stage::Running(machine), _)) => machine.bay.add(spec, reply),
+            Some((
+                Stage::Running(machine) | Stage::Pausing(machine, _) | Stage::Paused(machine, _),
+                _,
+            )) => machine.bay.add(spec, reply),
             Some((Stage::Created | Stage::Shutdown, vm)) => {
                 let taken = spec.id.clone().filter(|_| vm.devices.iter().any(|d| d.id == spec.id));
                 let answer = match taken {
@@ -44,7 +47,10 @@ impl Vmm {
         match self.vm.as_mut().map(|vm| (&mut vm.stage, &mut vm.spec)) {
             None => reply.send(Err(Error::NotCreated.fault(asked))),
             Some((Stage::Starting(..), _)) => reply.send(Err(Error::Starting.fault(asked))),
-            Some((Stage::Running(machine), _)) => {
+            Some((
+                Stage::Running(machine) | Stage::Pausing(machine, _) | Stage::Paused(machine, _),
+                _,
+            )) => {
                 machine.bay.remove(removal, reply);
                 self.start_timer();
             }

@@ -46,6 +46,15 @@ pub enum Error {
     /// Its devices are still being opened.
     #[error("the VM is starting; try again when vm.boot has been answered")]
     Starting,
+    /// Its vCPUs are on their way out of the guest.
+    #[error("the VM is being paused; try again when vm.pause has been answered")]
+    Pausing,
+    /// Its vCPUs stand still.
+    #[error("the VM is paused; vm.resume lets it go on")]
+    Paused,
+    /// The clock of a guest that is paused.
+    #[error("cannot stop the guest's clock")]
+    Clock(#[source] kvm::Error),
     /// The interrupt controllers.
     #[error("cannot reset the interrupt controllers")]
     Interrupts(#[from] kvm::Error),
@@ -63,6 +72,9 @@ impl Error {
             Self::NotRunning => (Status::BadRequest, code::VM_NOT_RUNNING),
             Self::Running => (Status::BadRequest, code::VM_RUNNING),
             Self::Starting => (Status::Busy, code::VM_STARTING),
+            Self::Pausing => (Status::Busy, code::VM_PAUSING),
+            Self::Paused => (Status::BadRequest, code::VM_PAUSED),
+            Self::Clock(_) => (Status::Internal, code::VMM_HOST_FAILED),
             Self::Device(error) => error.class(),
             Self::Config(_) => (Status::BadRequest, code::VM_BAD_CONFIG),
             Self::NoPayload | Self::Load(_) => (Status::BadRequest, code::VM_BAD_PAYLOAD),

@@ -3,7 +3,7 @@
 use api::mailbox::Reply;
 use api::schema::interrupts::TestInterrupt;
 
-use super::{Error, Stage, Vmm};
+use super::{Error, Vmm};
 use crate::config::device::DeviceId;
 use crate::hotplug::{AddError, Bay};
 
@@ -37,10 +37,8 @@ impl Vmm {
     }
 
     fn running_bay(&mut self) -> Result<&mut Bay, Error> {
-        match &mut self.vm.as_mut().ok_or(Error::NotCreated)?.stage {
-            Stage::Running(machine) => Ok(&mut machine.bay),
-            Stage::Starting(..) => Err(Error::Starting),
-            Stage::Created | Stage::Shutdown => Err(Error::NotRunning),
-        }
+        let stage = &mut self.vm.as_mut().ok_or(Error::NotCreated)?.stage;
+        let refusal = stage.refusal();
+        stage.booted().map(|machine| &mut machine.bay).ok_or(refusal)
     }
 }

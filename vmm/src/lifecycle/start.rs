@@ -27,10 +27,8 @@ impl Vmm {
     /// The machine with its devices under way.
     fn prepare(&mut self) -> Result<Machine, Error> {
         let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        match vm.stage {
-            Stage::Running(_) => return Err(Error::Running),
-            Stage::Starting(..) => return Err(Error::Starting),
-            Stage::Created | Stage::Shutdown => {}
+        if !matches!(vm.stage, Stage::Created | Stage::Shutdown) {
+            return Err(vm.stage.refusal());
         }
         let payload = vm.spec.payload.clone().ok_or(Error::NoPayload)?;
         let reports = Reports {
@@ -61,16 +59,21 @@ impl Vmm {
         }
     }
 
-    /// Starts the guest afresh in the same machine.
+    /// Starts the guest afresh in the same machine; one that is paused runs then.
     pub fn reboot(&mut self) -> Result<(), Error> {
         let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        let Stage::Running(machine) = &mut vm.stage else { return Err(Error::NotRunning) };
+        let (Stage::Running(machine) | Stage::Paused(machine, _)) = &mut vm.stage else {
+            return Err(vm.stage.refusal());
+        };
         machine.vcpus.park();
         // Posted before the vCPUs were parked, so meant for the boot that is over.
         self.inbox.drain();
         let started = reset(machine).and_then(|()| start(machine));
         match started {
-            Ok(()) => log::info!("the VM has been reset"),
+            Ok(()) => {
+                log::info!("the VM has been reset");
+                vm.stage.run();
+            }
             // A machine that does not start again is as good as off.
             Err(_) => self.shutdown()?,
         }
@@ -87,7 +90,7 @@ impl Vmm {
     /// One more device of a starting VM is there, or is not.
     pub(super) fn go_on_starting(&mut self, built: Result<(), AddError>) {
         let Some(vm) = &mut self.vm else { return };
-        match (std::mem::replace(&mut vm.stage, Stage::Created), built) {
+        match (vm.stage.take(), built) {
             (Stage::Starting(machine, reply), Ok(())) if machine.bay.is_building() => {
                 vm.stage = Stage::Starting(machine, reply);
             }

@@ -5,7 +5,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::arch::x86_64::registers::Entry;
 
 /// What the vCPU threads are to do. Each opening has a number: a thread resets
-/// its processor once for each, and a stalled one waits for the next.
+/// its processor once for each, and a stalled one waits for the next. A gate that
+/// is held is still in its opening; let go, the threads go on where they stood.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: Mutex<State>,
@@ -25,35 +26,66 @@ enum Phase {
     #[default]
     Closed,
     Open(Entry),
+    Held(Entry),
     Ended,
 }
 
-/// A permission to run: where to start, and which opening it was.
+/// A permission to run, and which opening it is of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
-    pub(super) entry: Entry,
+    pub(super) start: Start,
     opening: u64,
 }
 
+/// How a processor with a pass begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// After a reset, the first one from here.
+    Afresh(Entry),
+    /// Where it stood when the gate was held.
+    Again,
+}
+
+/// How a thread came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It was called, and can go on.
+    Called,
+    /// It can not go on before it is reset.
+    Stalled,
+}
+
+/// Whether all threads are out of a gate that is held. It is said once for each
+/// hold: to the last thread that leaves, or to who holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Held {
+    /// They are, from now on.
+    AllOut,
+    /// Some are still inside, or the gate is not held.
+    NotYet,
+}
+
 impl Gate {
-    /// Waits for the first opening after the one of `last`; `None` when the
-    /// thread is to end. The thread is inside from then on until it calls
+    /// Waits until a thread that came out as `last` says may run (at first, it has
+    /// none); `None` when it is to end. It is inside from then on until it calls
     /// [`Gate::left`].
-    pub(super) fn wait(&self, last: Option<Pass>) -> Option<Pass> {
-        let done = last.map_or(0, |pass| pass.opening);
+    pub(super) fn wait(&self, last: Option<(Pass, Left)>) -> Option<Pass> {
+        let done = last.map_or(0, |(pass, _)| pass.opening);
+        let can_go_on = last.is_some_and(|(_, left)| left == Left::Called);
         let mut state = self.state();
         loop {
-            match state.phase {
-                Phase::Open(entry) if state.opening > done => {
-                    state.inside += 1;
-                    return Some(Pass { entry, opening: state.opening });
-                }
+            let start = match state.phase {
+                Phase::Open(entry) if state.opening > done => Some(Start::Afresh(entry)),
+                Phase::Open(_) if can_go_on => Some(Start::Again),
                 Phase::Ended => return None,
-                Phase::Open(_) | Phase::Closed => {
-                    let waited = self.changed.wait(state);
-                    state = waited.unwrap_or_else(PoisonError::into_inner);
-                }
+                Phase::Open(_) | Phase::Held(_) | Phase::Closed => None,
+            };
+            if let Some(start) = start {
+                state.inside += 1;
+                return Some(Pass { start, opening: state.opening });
             }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -63,9 +95,13 @@ impl Gate {
     }
 
     /// A thread is no longer in the guest.
-    pub(super) fn left(&self) {
-        self.state().inside -= 1;
+    pub(super) fn left(&self) -> Held {
+        let mut state = self.state();
+        state.inside -= 1;
+        let held = state.held();
+        drop(state);
         self.changed.notify_all();
+        held
     }
 
     pub(super) fn open(&self, entry: Entry) {
@@ -78,6 +114,23 @@ impl Gate {
 
     pub(super) fn close(&self) {
         self.state().phase = Phase::Closed;
+    }
+
+    /// Calls the threads out of an open gate; they can go on later.
+    pub(super) fn hold(&self) -> Held {
+        let mut state = self.state();
+        let Phase::Open(entry) = state.phase else { return Held::NotYet };
+        state.phase = Phase::Held(entry);
+        state.held()
+    }
+
+    /// Lets the threads of a gate that is held go on.
+    pub(super) fn let_go(&self) {
+        let mut state = self.state();
+        let Phase::Held(entry) = state.phase else { return };
+        state.phase = Phase::Open(entry);
+        drop(state);
+        self.changed.notify_all();
     }
 
     pub(super) fn end(&self) {
@@ -93,5 +146,14 @@ impl Gate {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn held(&self) -> Held {
+        match self.phase {
+            Phase::Held(_) if self.inside == 0 => Held::AllOut,
+            Phase::Held(_) | Phase::Open(_) | Phase::Closed | Phase::Ended => Held::NotYet,
+        }
     }
 }

@@ -1,4 +1,5 @@
 use std::os::fd::AsRawFd;
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ struct Scene {
     vcpus: Vcpus,
     _ram: Ram,
     _claim: Claim,
+    spaces: Spaces,
     written: Receiver<Vec<u8>>,
     inbox: Inbox<Event>,
 }
@@ -57,7 +59,7 @@ fn scene(count: u8, code: &[u8]) -> Option<Scene> {
     let filters = Arc::new(Filters::new(Mode::False).unwrap());
     let spaces = Spaces { memory, ports };
     let vcpus = Vcpus::new((&kvm, &vm), count, &spaces, (&poster, &filters)).unwrap();
-    Some(Scene { vcpus, _ram: ram, _claim: claim, written, inbox })
+    Some(Scene { vcpus, _ram: ram, _claim: claim, spaces, written, inbox })
 }
 
 fn entry() -> Entry {
@@ -109,5 +111,124 @@ fn spinning_guest_can_be_parked_and_dropped() {
     scene.vcpus.park();
     scene.vcpus.start(entry());
 
+    drop(scene);
+}
+
+/// Reads of the port wait until the test answers them, and say that they do.
+struct Slow {
+    entered: Sender<()>,
+    answers: Mutex<Receiver<u8>>,
+    written: Sender<Vec<u8>>,
+}
+
+impl Access for Slow {
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        self.entered.send(()).unwrap();
+        data.fill(self.answers.lock().unwrap().recv_timeout(PATIENCE).unwrap());
+    }
+
+    fn write(&self, _offset: u64, data: &[u8]) {
+        let _ = self.written.send(data.to_vec());
+    }
+}
+
+/// inc al; out 0x80, al; jmp back to the inc
+const COUNTER: [u8; 6] = [0xfe, 0xc0, 0xe6, 0x80, 0xeb, 0xfa];
+
+#[test]
+fn held_guest_stands_still_and_goes_on_where_it_stood() {
+    let Some(scene) = scene(1, &COUNTER) else { return };
+    scene.vcpus.start(entry());
+    let [mut last] = scene.written.recv_timeout(PATIENCE).unwrap()[..] else { panic!() };
+
+    for _ in 0..20 {
+        scene.vcpus.hold();
+        assert_eq!(await_event(&scene.inbox), [Event::Parked]);
+        for written in scene.written.try_iter() {
+            assert_eq!(written, [last.wrapping_add(1)], "each write once");
+            last = written[0];
+        }
+        assert!(scene.written.try_recv().is_err(), "nobody runs");
+
+        scene.vcpus.go_on();
+
+        let next = scene.written.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(next, [last.wrapping_add(1)], "nothing twice, nothing left out");
+        last = next[0];
+    }
+}
+
+#[test]
+fn access_under_way_is_completed_before_a_vcpu_counts_as_parked() {
+    // in al, 0x81; out 0x81, al; jmp to itself
+    let code = [0xe4, 0x81, 0xe6, 0x81, 0xeb, 0xfe];
+    let Some(scene) = scene(2, &code) else { return };
+    let (entered, is_entered) = mpsc::channel();
+    let (answer, answers) = mpsc::channel();
+    let (written, writes) = mpsc::channel();
+    let slow = Slow { entered, answers: Mutex::new(answers), written };
+    let _claim = scene.spaces.ports.claim(0x81, 1, Arc::new(slow)).unwrap();
+    scene.vcpus.start(entry());
+    is_entered.recv_timeout(PATIENCE).unwrap();
+
+    scene.vcpus.hold();
+    assert_eq!(scene.inbox.drain(), [], "one is still inside");
+    answer.send(77).unwrap();
+    assert_eq!(await_event(&scene.inbox), [Event::Parked]);
+    assert!(writes.try_recv().is_err(), "the next instruction has not run");
+
+    scene.vcpus.go_on();
+    assert_eq!(writes.recv_timeout(PATIENCE).unwrap(), [77], "the read has kept its value");
+    assert!(is_entered.try_recv().is_err(), "and was not repeated");
+}
+
+#[test]
+fn hold_of_processors_that_never_ran_or_have_stalled_is_answered_at_once() {
+    // ud2, without an interrupt table
+    let Some(scene) = scene(2, &[0x0f, 0x0b]) else { return };
+    scene.vcpus.start(entry());
+    assert_eq!(await_event(&scene.inbox), [Event::Reset]);
+
+    for _ in 0..3 {
+        scene.vcpus.hold();
+        assert_eq!(await_event(&scene.inbox), [Event::Parked]);
+        scene.vcpus.go_on();
+    }
+
+    assert_eq!(scene.inbox.drain(), [], "the stalled one waits for a reset");
+}
+
+#[test]
+fn what_a_guest_says_last_comes_before_the_news_that_it_is_held() {
+    for _ in 0..50 {
+        let Some(scene) = scene(1, &[0x0f, 0x0b]) else { return };
+
+        scene.vcpus.start(entry());
+        scene.vcpus.hold();
+
+        let mut events = await_event(&scene.inbox);
+        while !events.contains(&Event::Parked) {
+            events.extend(await_event(&scene.inbox));
+        }
+        assert_eq!(events.last(), Some(&Event::Parked), "{events:?}");
+        scene.vcpus.park();
+        assert_eq!(scene.inbox.drain(), []);
+    }
+}
+
+#[test]
+fn held_guest_can_be_reset_and_dropped() {
+    let Some(scene) = scene(3, &COUNTER) else { return };
+    scene.vcpus.start(entry());
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [1]);
+    scene.vcpus.hold();
+    assert_eq!(await_event(&scene.inbox), [Event::Parked]);
+    scene.written.try_iter().for_each(drop);
+
+    scene.vcpus.park();
+    scene.vcpus.start(entry());
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [1], "from the start");
+
+    scene.vcpus.hold();
     drop(scene);
 }

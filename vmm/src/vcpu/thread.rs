@@ -5,10 +5,12 @@ use std::sync::Arc;
 use kvm_ioctls::VcpuFd;
 
 use super::Shared;
+use super::gate::{Held, Left, Start};
 use crate::arch::x86_64::reset::Fresh;
 use crate::events::Event;
 use crate::kvm::exit::{self, Exit};
 use crate::kvm::kick::Kick;
+use crate::kvm::{self, clock};
 use crate::seccomp::Kind;
 
 /// Everything a vCPU's thread has. The kick outlives the vCPU it belongs to.
@@ -28,27 +30,43 @@ impl Body {
         }
         let mut last = None;
         while let Some(pass) = self.shared.gate.wait(last) {
-            last = Some(pass);
-            match self.fresh.apply(&self.vcpu, self.id, pass.entry) {
+            let left = match self.prepare(pass.start) {
                 Ok(()) => self.run_guest(),
-                Err(error) => self.report(format!("cannot reset it: {error}")),
+                Err(error) => {
+                    self.report(format!("cannot reset it: {error}"));
+                    Left::Stalled
+                }
+            };
+            last = Some((pass, left));
+            if self.shared.gate.left() == Held::AllOut {
+                self.shared.events.post(Event::Parked);
             }
-            self.shared.gate.left();
+        }
+    }
+
+    fn prepare(&self, start: Start) -> Result<(), kvm::Error> {
+        match start {
+            Start::Afresh(entry) => self.fresh.apply(&self.vcpu, self.id, entry),
+            Start::Again => {
+                clock::tell_stopped(&self.vcpu);
+                Ok(())
+            }
         }
     }
 
     /// Runs the guest until the gate closes or the processor gives up.
     ///
     /// Only an interrupted `KVM_RUN` may be the last: it completes the port or
-    /// memory access before it, which would otherwise hit the state after a reset.
-    fn run_guest(&mut self) {
+    /// memory access before it. That would otherwise hit the state after a reset,
+    /// or be half done for as long as the guest stands still.
+    fn run_guest(&mut self) -> Left {
         loop {
             match exit::run(&mut self.vcpu) {
                 Exit::Interrupted => {
                     // First the byte, then the gate: a kick in between stays visible.
                     self.kick.noticed();
                     if !self.shared.gate.is_open() {
-                        return;
+                        return Left::Called;
                     }
                 }
                 Exit::PortIn(port, mut data) => {
@@ -69,8 +87,14 @@ impl Body {
                 Exit::MemoryWrite(address, data) => {
                     self.shared.spaces.memory.write(address, data);
                 }
-                Exit::Shutdown => return self.shared.events.post(Event::Reset),
-                Exit::Broken(reason) => return self.report(reason),
+                Exit::Shutdown => {
+                    self.shared.events.post(Event::Reset);
+                    return Left::Stalled;
+                }
+                Exit::Broken(reason) => {
+                    self.report(reason);
+                    return Left::Stalled;
+                }
             }
         }
     }

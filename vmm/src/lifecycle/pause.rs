@@ -1,0 +1,105 @@
+//! A guest stands still and goes on, and does not see how long it stood.
+//!
+//! vCPUs leave the guest one by one: one may be inside a device's reset, which
+//! takes 100 ms. So the event loop calls them and serves on; the last one posts
+//! an event, and then who asked is answered.
+
+use api::mailbox::Reply;
+use api::request::Response;
+use devices::platform::power::PowerEvent;
+
+use super::{Error, Stage, Vmm};
+use crate::kvm::clock::Clock;
+
+/// What goes with a guest whose vCPUs are on their way out.
+pub(crate) struct Pausing {
+    reply: Reply,
+    /// What the guest asks for in its last moment.
+    asked: Option<PowerEvent>,
+}
+
+/// What goes with a guest that stands still.
+pub(crate) struct Pause {
+    /// What time it is there.
+    clock: Clock,
+    /// What it gets at the resume.
+    asked: Option<PowerEvent>,
+}
+
+impl Vmm {
+    /// Takes the vCPUs out of the guest; `reply` is answered when they are out.
+    pub fn pause(&mut self, reply: Reply) {
+        let asked = "cannot pause the VM";
+        let Some(vm) = &mut self.vm else {
+            return reply.send(Err(Error::NotCreated.fault(asked)));
+        };
+        if !matches!(vm.stage, Stage::Running(_)) {
+            return reply.send(Err(vm.stage.refusal().fault(asked)));
+        }
+        if let Stage::Running(machine) = vm.stage.take() {
+            machine.vcpus.hold();
+            vm.stage = Stage::Pausing(machine, Pausing { reply, asked: None });
+        }
+    }
+
+    /// Lets a guest that stands still go on.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
+        let Stage::Paused(machine, Pause { clock, asked }) = &vm.stage else {
+            return Err(vm.stage.refusal());
+        };
+        let asked = *asked;
+        clock.set(&machine.vm).map_err(Error::Clock)?;
+        machine.vcpus.go_on();
+        vm.stage.run();
+        log::info!("the VM goes on");
+        asked.into_iter().for_each(|asked| self.obey(asked));
+        Ok(())
+    }
+
+    /// All vCPUs are out of the guest. Without its clock it goes on.
+    pub(super) fn parked(&mut self) {
+        let Some(vm) = self.vm.as_mut().filter(|vm| matches!(vm.stage, Stage::Pausing(..))) else {
+            return;
+        };
+        let Stage::Pausing(machine, Pausing { reply, asked }) = vm.stage.take() else { return };
+        match Clock::read(&machine.vm) {
+            Ok(clock) => {
+                vm.stage = Stage::Paused(machine, Pause { clock, asked });
+                log::info!("the VM is paused");
+                reply.send(Ok(Response::Done));
+            }
+            Err(error) => {
+                machine.vcpus.go_on();
+                vm.stage = Stage::Running(machine);
+                reply.send(Err(Error::Clock(error).fault("cannot pause the VM")));
+                asked.into_iter().for_each(|asked| self.obey(asked));
+            }
+        }
+    }
+
+    /// Remembers what a guest asks for that stands still, or soon will. Only the
+    /// first counts. False for a guest that runs.
+    pub(super) fn keep_for_resume(&mut self, event: PowerEvent) -> bool {
+        match self.vm.as_mut().map(|vm| &mut vm.stage) {
+            Some(
+                Stage::Pausing(_, Pausing { asked, .. }) | Stage::Paused(_, Pause { asked, .. }),
+            ) => {
+                asked.get_or_insert(event);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Stage {
+    /// The guest runs again.
+    pub(super) fn run(&mut self) {
+        if matches!(self, Self::Paused(..))
+            && let Self::Paused(machine, _) = self.take()
+        {
+            *self = Self::Running(machine);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Stages of a VM with a guest of 35 bytes on the real `/dev/kvm`. The guest asks
+//! a port what to do next, so a test decides where its processor is.
+
+use std::os::fd::AsRawFd;
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use api::mailbox::Call;
+use api::request::{Answer, Request, Response, Status, code};
+use api::schema::cpus::CpusConfig;
+use api::schema::memory::MemoryConfig;
+use api::schema::payload::PayloadConfig;
+use devices::io::Access;
+use devices::space::Claim;
+
+use super::*;
+use crate::control;
+use crate::seccomp::Mode;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const MIB: u64 = 1 << 20;
+/// Where the guest asks.
+const PORT: u64 = 0x81;
+
+/// What the guest is told.
+const NOTHING: u8 = 0xff;
+const POWER_OFF: u8 = 1;
+const RESET: u8 = 2;
+const TRIPLE_FAULT: u8 = 3;
+
+/// ```text
+/// 00 again: in al, 0x81        10 off:   mov edx, 0x600
+/// 02        cmp al, NOTHING    15        mov al, 0x34
+/// 04        je again           17        jmp write
+/// 06        cmp al, POWER_OFF  19 reset: mov edx, 0x602
+/// 08        je off             1e        mov al, 1
+/// 0a        cmp al, RESET      20 write: out dx, al
+/// 0c        je reset           21        jmp again
+/// 0e        ud2
+/// ```
+const GUEST: [u8; 35] = [
+    0xe4, 0x81, 0x3c, 0xff, 0x74, 0xfa, 0x3c, 0x01, 0x74, 0x06, 0x3c, 0x02, 0x74, 0x0b, 0x0f, 0x0b,
+    0xba, 0x00, 0x06, 0x00, 0x00, 0xb0, 0x34, 0xeb, 0x07, 0xba, 0x02, 0x06, 0x00, 0x00, 0xb0, 0x01,
+    0xee, 0xeb, 0xdd,
+];
+
+type Command = Box<dyn FnOnce() -> u8 + Send>;
+
+/// Runs what the test sends on the vCPU's thread; its result is the answer.
+struct Port(Mutex<Receiver<Command>>);
+
+impl Access for Port {
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        let command = self.0.lock().unwrap().try_recv();
+        data.fill(command.map_or(NOTHING, |command| command()));
+    }
+
+    fn write(&self, _offset: u64, _data: &[u8]) {}
+}
+
+/// A VM that has been created. Field order is teardown order.
+struct Scene {
+    vmm: Vmm,
+    claims: Vec<Claim>,
+    commands: Option<Sender<Command>>,
+    _kernel: tempfile::NamedTempFile,
+}
+
+/// A vCPU that is inside an access.
+struct Inside(Sender<u8>);
+
+/// `None` on a machine without a hypervisor.
+fn scene() -> Option<Scene> {
+    if !std::path::Path::new("/dev/kvm").exists() {
+        eprintln!("skipped: there is no /dev/kvm here");
+        return None;
+    }
+    let kernel = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(kernel.path(), elf(&GUEST)).unwrap();
+    let filters = Arc::new(Filters::new(Mode::False).unwrap());
+    let mut vmm = Vmm::new(filters).unwrap();
+    let payload = PayloadConfig { kernel: Some(kernel.path().to_owned()), ..Default::default() };
+    let config = VmConfig {
+        payload: Some(payload),
+        cpus: CpusConfig { boot_vcpus: 2, max_vcpus: 2 },
+        memory: MemoryConfig { size: 64 * MIB, ..MemoryConfig::default() },
+        ..VmConfig::default()
+    };
+    vmm.create(config).unwrap();
+    Some(Scene { vmm, claims: Vec::new(), commands: None, _kernel: kernel })
+}
+
+fn running() -> Option<Scene> {
+    let mut scene = scene()?;
+    scene.does(Request::Boot);
+    scene.plug();
+    Some(scene)
+}
+
+fn paused() -> Option<Scene> {
+    let mut scene = running()?;
+    scene.pause();
+    Some(scene)
+}
+
+/// An ELF file of one segment at 16 MiB, entered there through a PVH note.
+fn elf(code: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; 512];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(24, &(16 * MIB).to_le_bytes());
+    put(32, &64_u64.to_le_bytes());
+    put(54, &56_u16.to_le_bytes());
+    put(56, &2_u16.to_le_bytes());
+    for (index, kind, [offset, start, size]) in
+        [(0, 1_u32, [256, 16 * MIB, 64]), (1, 4, [384, 0, 20])]
+    {
+        let at = 64 + 56 * index;
+        put(at, &kind.to_le_bytes());
+        put(at + 8, &offset.to_le_bytes());
+        put(at + 24, &start.to_le_bytes());
+        put(at + 32, &size.to_le_bytes());
+        put(at + 40, &size.to_le_bytes());
+    }
+    put(256, code);
+    put(384, b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0\0\0\0\x01");
+    image
+}
+
+impl Scene {
+    /// Puts the port into the machine there is now.
+    fn plug(&mut self) {
+        let (commands, received) = mpsc::channel();
+        let machine = self.vmm.vm.as_ref().unwrap().stage.machine().unwrap();
+        let port = Arc::new(Port(Mutex::new(received)));
+        self.claims.push(machine._spaces.ports.claim(PORT, 1, port).unwrap());
+        self.commands = Some(commands);
+    }
+
+    fn command(&self, command: impl FnOnce() -> u8 + Send + 'static) {
+        self.commands.as_ref().unwrap().send(Box::new(command)).unwrap();
+    }
+
+    /// Tells the guest what to do, and returns when it is about to.
+    fn tell(&self, what: u8) {
+        self.stop_inside().go_on(what);
+    }
+
+    /// Returns when the vCPU is inside an access, where it stays.
+    fn stop_inside(&self) -> Inside {
+        let (answer, answers) = mpsc::channel();
+        let (entered, is_entered) = mpsc::channel();
+        self.command(move || {
+            entered.send(()).unwrap();
+            // Without an answer the test has failed or ended.
+            answers.recv_timeout(PATIENCE).unwrap_or(NOTHING)
+        });
+        is_entered.recv_timeout(PATIENCE).unwrap();
+        Inside(answer)
+    }
+
+    /// Asks, and returns where the answer will be.
+    fn ask(&mut self, request: Request) -> Receiver<Answer> {
+        let (reply, answer) = Reply::channel();
+        control::handle(&mut self.vmm, Call { request, reply });
+        answer
+    }
+
+    fn does(&mut self, request: Request) {
+        let asked = format!("{request:?}");
+        let answer = self.ask(request).try_recv().unwrap();
+        assert!(answer.is_ok(), "{asked}: {answer:?}");
+    }
+
+    fn refuses(&mut self, request: Request) -> (u16, &'static str) {
+        let asked = format!("{request:?} is refused");
+        let fault = self.ask(request).try_recv().unwrap().expect_err(&asked);
+        (fault.status.code(), fault.code)
+    }
+
+    /// Lets the event loop's work be done until `done`.
+    fn until(&mut self, done: impl Fn(&Vmm) -> bool) {
+        while !done(&self.vmm) {
+            self.await_event();
+            self.vmm.take_events();
+        }
+    }
+
+    /// Waits until the event loop has something to take.
+    fn await_event(&self) {
+        let fd = self.vmm.inbox.as_raw_fd();
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let patience = i32::try_from(PATIENCE.as_millis()).unwrap();
+        // SAFETY: one pollfd, valid for the call.
+        #[expect(unsafe_code, reason = "waits for a descriptor")]
+        let ready = unsafe { libc::poll(&raw mut poll, 1, patience) };
+        assert_eq!(ready, 1, "no event came");
+    }
+
+    fn pause(&mut self) {
+        let answer = self.ask(Request::Pause);
+        self.until(|vmm| state(vmm) == Some(VmState::Paused));
+        assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
+    }
+
+    /// Whether the guest executes instructions now.
+    fn guest_runs(&self) {
+        let (ran, has_run) = mpsc::channel();
+        self.command(move || {
+            ran.send(()).unwrap();
+            NOTHING
+        });
+        has_run.recv_timeout(PATIENCE).unwrap();
+    }
+}
+
+impl Inside {
+    fn go_on(self, what: u8) {
+        self.0.send(what).unwrap();
+    }
+}
+
+fn state(vmm: &Vmm) -> Option<VmState> {
+    vmm.vm.as_ref().map(|vm| vm.stage.state())
+}
+
+#[test]
+fn paused_guest_stands_still_and_goes_on() {
+    let Some(mut scene) = running() else { return };
+    for _ in 0..10 {
+        scene.guest_runs();
+        scene.pause();
+        let (ran, has_run) = mpsc::channel();
+        scene.command(move || {
+            ran.send(()).unwrap();
+            NOTHING
+        });
+        scene.does(Request::Info);
+        assert!(has_run.try_recv().is_err());
+
+        scene.does(Request::Resume);
+
+        has_run.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(state(&scene.vmm), Some(VmState::Running));
+    }
+}
+
+#[test]
+fn pause_waits_for_an_access_without_keeping_others_waiting() {
+    let Some(mut scene) = running() else { return };
+    let inside = scene.stop_inside();
+
+    let answer = scene.ask(Request::Pause);
+
+    assert!(answer.try_recv().is_err(), "one vCPU is still in the guest");
+    assert_eq!(state(&scene.vmm), Some(VmState::Running));
+    let pausing = (503, code::VM_PAUSING);
+    for request in [Request::Pause, Request::Resume, Request::Reboot, Request::Boot] {
+        assert_eq!(scene.refuses(request), pausing);
+    }
+    for request in [Request::Info, Request::Counters, Request::Ping] {
+        scene.does(request);
+    }
+    inside.go_on(NOTHING);
+    scene.until(|vmm| state(vmm) == Some(VmState::Paused));
+    assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
+    scene.does(Request::Resume);
+    scene.guest_runs();
+}
+
+#[test]
+fn what_a_stage_does_not_allow_is_refused_with_its_name() {
+    let Some(mut scene) = scene() else { return };
+    let (not_running, running) = ((400, code::VM_NOT_RUNNING), (400, code::VM_RUNNING));
+    for request in [Request::Pause, Request::Resume, Request::Reboot] {
+        assert_eq!(scene.refuses(request), not_running);
+    }
+    scene.does(Request::Boot);
+    for request in [Request::Resume, Request::Boot] {
+        assert_eq!(scene.refuses(request), running);
+    }
+    scene.pause();
+    for request in [Request::Pause, Request::Boot] {
+        assert_eq!(scene.refuses(request), (400, code::VM_PAUSED));
+    }
+    scene.does(Request::Shutdown);
+    for request in [Request::Pause, Request::Resume, Request::Reboot] {
+        assert_eq!(scene.refuses(request), not_running);
+    }
+    scene.does(Request::Delete);
+    for request in [Request::Pause, Request::Resume] {
+        assert_eq!(scene.refuses(request), (404, code::VM_NOT_CREATED));
+    }
+}
+
+#[test]
+fn vm_can_be_shut_down_and_deleted_while_it_is_paused_or_being_paused() {
+    for end in [Request::Shutdown, Request::Delete] {
+        let Some(mut scene) = paused() else { return };
+        scene.does(end.clone());
+
+        let mut scene = running().unwrap();
+        let inside = scene.stop_inside();
+        let answer = scene.ask(Request::Pause);
+        inside.go_on(NOTHING);
+        scene.does(end.clone());
+        let fault = answer.try_recv().unwrap().unwrap_err();
+        assert_eq!((fault.status, fault.code), (Status::Busy, code::VMM_STOPPING));
+        if end == Request::Shutdown {
+            scene.does(Request::Boot);
+            scene.vmm.take_events();
+            assert_eq!(state(&scene.vmm), Some(VmState::Running), "nothing of the old machine");
+            scene.plug();
+            scene.guest_runs();
+            scene.pause();
+        }
+    }
+}
+
+#[test]
+fn paused_guest_starts_afresh_at_a_reboot() {
+    let Some(mut scene) = paused() else { return };
+
+    scene.does(Request::Reboot);
+
+    assert_eq!(state(&scene.vmm), Some(VmState::Running));
+    scene.guest_runs();
+    scene.pause();
+}
+
+#[test]
+fn guest_that_turns_itself_off_in_its_last_moment_ends_at_the_resume() {
+    let Some(mut scene) = running() else { return };
+    scene.tell(POWER_OFF);
+    scene.await_event();
+    scene.pause();
+    assert_eq!(scene.vmm.ending, None);
+
+    scene.does(Request::Resume);
+
+    assert_eq!(scene.vmm.ending, Some(Ending::Asked));
+}
+
+#[test]
+fn guest_that_resets_in_its_last_moment_starts_afresh_at_the_resume() {
+    for how in [RESET, TRIPLE_FAULT] {
+        let Some(mut scene) = running() else { return };
+        scene.tell(how);
+        scene.await_event();
+        scene.pause();
+
+        scene.does(Request::Resume);
+
+        assert_eq!(state(&scene.vmm), Some(VmState::Running));
+        scene.guest_runs();
+        assert_eq!(scene.vmm.ending, None);
+    }
+}
+
+#[test]
+fn vcpu_that_cannot_go_on_ends_the_process_whatever_the_stage() {
+    for pausing in [false, true] {
+        let Some(mut scene) = running() else { return };
+        let inside = scene.stop_inside();
+        let answer = pausing.then(|| scene.ask(Request::Pause));
+        scene.vmm.poster.post(Event::Fault { vcpu: 1, reason: "made up".to_owned() });
+        inside.go_on(NOTHING);
+
+        scene.vmm.take_events();
+
+        assert!(matches!(scene.vmm.ending, Some(Ending::Failed(_))));
+        assert!(answer.is_none_or(|answer| answer.try_recv().unwrap().is_err()));
+    }
+}

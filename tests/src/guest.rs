@@ -18,6 +18,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// One command, including reading a whole disk.
 const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 
+/// What a guest that ticks prints.
+const TICK: &str = "tick";
+
 /// What `guest-init` prints when the guest is up.
 const READY: &str = "hotbay-guest: ready";
 
@@ -117,6 +120,42 @@ impl Guest {
     /// Types a line of which nothing comes back, such as one that ends the guest.
     pub fn type_in(&mut self, text: &str) -> Result {
         self.keyboard.write_all(text.as_bytes()).doing("type into the guest")
+    }
+
+    /// Lets the guest print a line every tenth of a second, until it is told to stop. The lines look
+    /// like the kernel's messages, so no command's output has them.
+    pub fn begin_to_tick(&mut self) -> Result {
+        self.run(&format!(
+            "(while read up _ </proc/uptime; do echo \"[$up] {TICK}\"; usleep 100000; done >/dev/ttyS0) & \
+             echo $! >/tmp/ticking"
+        ))?;
+        self.expect(TICK, COMMAND_LIMIT).map(drop)
+    }
+
+    /// Ends what [`Guest::begin_to_tick`] began.
+    pub fn stop_ticking(&mut self) -> Result {
+        self.run("kill $(cat /tmp/ticking)").map(drop)
+    }
+
+    /// Fails if the guest prints anything in `period`; what is on the way to us has time to arrive first.
+    pub fn stays_silent(&self, period: Duration) -> Result {
+        let mut before = None;
+        let length = until("a serial port that has nothing more to say", COMMAND_LIMIT, || {
+            let now = self.transcript.lock().text.len();
+            let settled = before.replace(now) == Some(now);
+            Ok(if settled { Look::Holds(now) } else { Look::NotYet(format!("{now} bytes")) })
+        })?;
+        let grown = |printed: &mut Printed| printed.text.len() == length;
+        let waited = self.transcript.grew.wait_timeout_while(self.transcript.lock(), period, grown);
+        let printed = waited.unwrap_or_else(PoisonError::into_inner).0;
+        ensure(printed.text.len() == length, || format!("it said {:?}", &printed.text[length..]))
+    }
+
+    /// How long the guest has been up by its own clock.
+    pub fn uptime(&mut self) -> Result<Duration> {
+        let text = self.run("cut -d ' ' -f 1 /proc/uptime")?;
+        let seconds = text.trim().parse().map(Duration::from_secs_f64);
+        seconds.map_err(|_| Error::Unexpected(format!("no uptime: {text}")))
     }
 
     /// Repeats a command in the guest until it succeeds.

@@ -136,6 +136,21 @@ impl Vm {
         })
     }
 
+    /// Stops the guest where it stands.
+    pub fn pause(&self) -> Result {
+        self.api.put("vm.pause")?.ok().map(drop)
+    }
+
+    /// Lets a guest that stands still go on.
+    pub fn resume(&self) -> Result {
+        self.api.put("vm.resume")?.ok().map(drop)
+    }
+
+    /// `Running`, `Paused`...
+    pub fn state(&self) -> Result<String> {
+        Ok(self.info()?["state"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Boots a VM that was shut down; its serial port is a new one. The guest is still booting.
     pub fn boot_again(&mut self) -> Result {
         self.api.put("vm.boot")?.ok()?;

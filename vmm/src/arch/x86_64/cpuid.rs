@@ -13,6 +13,7 @@ const CACHES: u32 = 0x4;
 const TOPOLOGY: u32 = 0xb;
 const TOPOLOGY_V2: u32 = 0x1f;
 const EXTENDED_FEATURES: u32 = 0x8000_0001;
+const ADVANCED_POWER: u32 = 0x8000_0007;
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 const CACHES_AMD: u32 = 0x8000_001d;
 const TOPOLOGY_AMD: u32 = 0x8000_001e;
@@ -25,6 +26,9 @@ const HYPERVISOR: u32 = 1 << 31;
 const HTT: u32 = 1 << 28;
 /// Leaf 0x8000_0001, ECX: those are cores, not threads.
 const CMP_LEGACY: u32 = 1 << 1;
+
+/// Leaf 0x8000_0007, EDX: the TSC counts on whatever happens.
+const INVARIANT_TSC: u32 = 1 << 8;
 
 /// Level types of leaves 0xb and 0x1f, in bits 8 to 15 of ECX.
 const LEVEL_THREAD: u32 = 1 << 8;
@@ -102,6 +106,9 @@ fn adapt(entry: &mut kvm_cpuid_entry2, cores: u32, tsc_deadline: bool) {
             entry.eax = entry.eax & !(0xfff << 14) | sharing(entry, cores) << 14;
         }
         EXTENDED_FEATURES => entry.ecx = with(entry.ecx, CMP_LEGACY, cores > 1),
+        // It does not stop while the guest is paused, as the kernel's clock does, so
+        // a guest should not prefer it.
+        ADVANCED_POWER => entry.edx &= !INVARIANT_TSC,
         ADDRESS_SIZES => {
             entry.ecx = entry.ecx & !0xf0ff | id_bits(cores) << 12 | (cores - 1);
         }

@@ -16,6 +16,7 @@ fn host(vendor: u32) -> CpuId {
         leaf(TOPOLOGY, 1, 2, 0x100, 5),
         leaf(TOPOLOGY_V2, 1, 2, 0x100, 5),
         leaf(EXTENDED_FEATURES, 0, 0, CMP_LEGACY | 0x100, 0),
+        leaf(ADVANCED_POWER, 0, 0, 0, INVARIANT_TSC | 1),
         leaf(ADDRESS_SIZES, 0x3030, 0, 0x4007, 0),
         leaf(TOPOLOGY_AMD, 5, 0x0105, 1, 0),
     ])
@@ -36,6 +37,13 @@ fn feature_leaf_carries_the_apic_id_and_the_number_of_processors() {
     assert_eq!(ebx, 0x0308_0800);
     assert_eq!(ecx, X2APIC | TSC_DEADLINE | HYPERVISOR | 1);
     assert_eq!(edx, HTT | 1);
+}
+
+#[test]
+fn guest_is_not_told_to_keep_time_by_a_counter_that_runs_while_it_is_paused() {
+    let list = Template::new(&host(AMD), 1, true).of(0);
+
+    assert_eq!(get(&list, ADVANCED_POWER, 0), [0, 0, 0, 1]);
 }
 
 #[test]

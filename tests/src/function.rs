@@ -1,9 +1,14 @@
 //! The kinds of PCI functions the lab has, and how a guest shows that it can use one.
 
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
 use crate::artifacts::variable;
-use crate::error::{Result, ensure};
+use crate::error::{Doing, Error, Result, ensure};
 use crate::guest::Guest;
 use crate::host::{Bdf, Host};
+use crate::wait::{Look, until};
 
 /// A kind of function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +21,17 @@ pub enum Kind {
     IgbVf,
     /// NVMe disk whose content is known.
     Nvme,
+    /// NVMe disk with a table of 2,048 vectors; it holds zeros.
+    NvmeWide,
+    /// Another such disk.
+    NvmeWide2,
+    /// virtio console of which Linux takes 64 vectors, all there are.
+    Virtio64,
+    /// virtio console of which Linux takes 1,024 vectors, all there are.
+    Virtio1024,
+    /// virtio NIC of the legacy kind: its device configuration moves when MSI-X comes on. Its DMA goes past
+    /// the lab's IOMMU, so it has registers for a scene, and no data path.
+    VirtioLegacy,
 }
 
 /// A function of the host that vfio-pci holds. Given back when dropped.
@@ -37,6 +53,11 @@ impl Kind {
             Self::E1000e => (host.function("HOTBAY_E1000E")?, None),
             Self::Igb => (host.function("HOTBAY_IGB")?, None),
             Self::Nvme => (host.function("HOTBAY_NVME")?, None),
+            Self::NvmeWide => (host.function("HOTBAY_NVME_WIDE")?, None),
+            Self::NvmeWide2 => (host.function("HOTBAY_NVME_WIDE_2")?, None),
+            Self::Virtio64 => (host.function("HOTBAY_VIRTIO_64")?, None),
+            Self::Virtio1024 => (host.function("HOTBAY_VIRTIO_1024")?, None),
+            Self::VirtioLegacy => (host.function("HOTBAY_VIRTIO_LEGACY")?, None),
             Self::IgbVf => {
                 let physical = host.function("HOTBAY_IGB")?;
                 (host.virtual_function(&physical)?, Some(physical))
@@ -53,15 +74,30 @@ impl Kind {
             Self::E1000e => "e1000e",
             Self::Igb => "igb",
             Self::IgbVf => "igbvf",
-            Self::Nvme => "nvme",
+            Self::Nvme | Self::NvmeWide | Self::NvmeWide2 => "nvme",
+            Self::Virtio64 | Self::Virtio1024 | Self::VirtioLegacy => "virtio-pci",
         }
     }
 
-    /// Waits for the driver in the guest and uses the function: three pings, or the whole disk read.
+    /// Whether the lab keeps it from the host's own drivers, which would take its vectors: it belongs to
+    /// vfio-pci from the start, and stays there.
+    fn is_reserved(self) -> bool {
+        matches!(self, Self::Virtio64 | Self::Virtio1024 | Self::VirtioLegacy)
+    }
+
+    /// Waits for the driver in the guest and uses the function: three pings, the whole disk read, or a line
+    /// written to the console's port, which the lab receives.
     pub fn use_in(self, guest: &mut Guest) -> Result {
         match self {
             Self::E1000e | Self::Igb | Self::IgbVf => self.ping(guest),
             Self::Nvme => read_disk(guest),
+            Self::NvmeWide => read_zeros(guest, "wide1"),
+            Self::NvmeWide2 => read_zeros(guest, "wide2"),
+            Self::Virtio64 => write_to_port(guest, "64"),
+            Self::Virtio1024 => write_to_port(guest, "1024"),
+            Self::VirtioLegacy => Err(Error::Unexpected(
+                "a legacy virtio function has no data path in the lab".into(),
+            )),
         }
     }
 
@@ -72,7 +108,7 @@ impl Kind {
         let counted = guest.run(&format!(
             "awk '/PCI-MSIX-{bdf}/ {{ for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i }} END {{ print n + 0 }}' /proc/interrupts"
         ))?;
-        counted.parse().map_err(|_| crate::Error::Unexpected(format!("no count: {counted}")))
+        counted.parse().map_err(|_| Error::Unexpected(format!("no count: {counted}")))
     }
 
     /// Brings the interface up and pings the lab's router through it, and through no other.
@@ -118,8 +154,49 @@ fn read_disk(guest: &mut Guest) -> Result {
     ensure(read.starts_with(&known), || format!("the disk holds {known}, the guest read {read}"))
 }
 
+/// Reads a whole disk of zeros, which is found by its serial number: names depend on who came first.
+fn read_zeros(guest: &mut Guest, serial: &str) -> Result {
+    let controller = named(guest, "/sys/class/nvme/*/serial", serial)?;
+    guest.wait_for("the disk has appeared", &format!("[ -b /dev/{controller}n1 ]"))?;
+    guest.run(&format!("cmp -n {WIDE_DISK} /dev/{controller}n1 /dev/zero")).map(drop)
+}
+
+/// Bytes of such a disk.
+const WIDE_DISK: u64 = 64 << 20;
+
+/// Writes a line to the port `hotbay.{name}`, and finds it where the lab's console keeps it.
+fn write_to_port(guest: &mut Guest, name: &str) -> Result {
+    let port = named(guest, "/sys/class/virtio-ports/*/name", &format!("hotbay.{name}"))?;
+    guest.wait_for("its file is there", &format!("[ -c /dev/{port} ]"))?;
+    let kept = Path::new(&variable("HOTBAY_LAB_RUN")?).join(format!("port{name}"));
+    let read = || fs::read_to_string(&kept).doing(format!("read {}", kept.display()));
+    let expected = read()? + "from the guest\n";
+    guest.run(&format!("echo from the guest >/dev/{port}"))?;
+    until("the guest's line", PORT_LIMIT, || {
+        let now = read()?;
+        Ok(if now == expected { Look::Holds(()) } else { Look::NotYet(now) })
+    })
+}
+
+/// Waits for a device of the guest whose attribute reads `value`; its name.
+fn named(guest: &mut Guest, attributes: &str, value: &str) -> Result<String> {
+    guest.wait_for(
+        &format!("a device with {value} in {attributes}"),
+        &format!(
+            "found=; for file in {attributes}; do read -r value <$file && [ \"$value\" = {value} ] && \
+             basename ${{file%/*}} && found=1; done; [ \"$found\" ]"
+        ),
+    )
+}
+
+/// Between the end of a write in the guest and the line in the lab's file.
+const PORT_LIMIT: Duration = Duration::from_secs(10);
+
 impl Drop for Function<'_> {
     fn drop(&mut self) {
+        if self.kind.is_reserved() {
+            return;
+        }
         // A scene that failed may have left it in use; the next one's `take` then says so.
         let _ = self.host.release(&self.bdf);
         if let Some(parent) = &self.parent {

@@ -44,6 +44,7 @@ const TESTS: &[&str] = &[
     "artifacts",
     "counts",
     "host",
+    "processors",
     "http",
     "guest",
     "vm",

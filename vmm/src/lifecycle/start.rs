@@ -25,7 +25,7 @@ impl Vmm {
     }
 
     /// The machine with its devices under way.
-    fn prepare(&mut self) -> Result<Machine, Error> {
+    pub(super) fn prepare(&mut self) -> Result<Machine, Error> {
         let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
         if !matches!(vm.stage, Stage::Created | Stage::Shutdown) {
             return Err(vm.stage.refusal());
@@ -90,7 +90,7 @@ impl Vmm {
     /// One more device of a starting VM is there, or is not.
     pub(super) fn go_on_starting(&mut self, built: Result<(), AddError>) {
         let Some(vm) = &mut self.vm else { return };
-        match (vm.stage.take(), built) {
+        match (std::mem::replace(&mut vm.stage, Stage::Created), built) {
             (Stage::Starting(machine, reply), Ok(())) if machine.bay.is_building() => {
                 vm.stage = Stage::Starting(machine, reply);
             }

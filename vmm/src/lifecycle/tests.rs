@@ -16,6 +16,7 @@ use devices::space::Claim;
 
 use super::*;
 use crate::control;
+use crate::hotplug::AddError;
 use crate::seccomp::Mode;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -372,4 +373,20 @@ fn vcpu_that_cannot_go_on_ends_the_process_whatever_the_stage() {
         assert!(matches!(scene.vmm.ending, Some(Ending::Failed(_))));
         assert!(answer.is_none_or(|answer| answer.try_recv().unwrap().is_err()));
     }
+}
+
+#[test]
+fn vm_whose_device_cannot_be_had_is_created_again() {
+    let Some(mut scene) = scene() else { return };
+    let machine = Box::new(scene.vmm.prepare().unwrap());
+    let (reply, answer) = Reply::channel();
+    scene.vmm.enter(Stage::Starting(machine, Some(reply)));
+
+    let out_of_threads = io::Error::from_raw_os_error(libc::EAGAIN);
+    scene.vmm.go_on_starting(Err(AddError::Worker(out_of_threads)));
+
+    let fault = answer.try_recv().unwrap().unwrap_err();
+    assert_eq!((fault.status.code(), fault.code), (500, code::DEVICE_HOST_FAILED));
+    assert_eq!(state(&scene.vmm), Some(VmState::Created));
+    scene.does(Request::Boot);
 }

@@ -14,6 +14,7 @@ const DEVICES: &[&str] =
 const VMM: &[&str] = &[
     "allocator",
     "logging",
+    "limits",
     "seccomp",
     "kvm",
     "memory",

@@ -139,7 +139,7 @@ fn latency(_criterion: &mut Criterion) {
         let mut times = Vec::with_capacity(EVENTS);
         for round in 0..EVENTS {
             if stage == "relayed" && round % 100 == 0 {
-                // Another message, and back: in the relay's hands for 20 ms again.
+                // Another message, and back: in the relay's hands again, long enough for 100 events.
                 let data = MESSAGE.data;
                 let other = Route::To(Message { data: data + 1, ..MESSAGE });
                 vectors.apply(&[Change { vector: 0, route: other }, unmask(0)]).unwrap();

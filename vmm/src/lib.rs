@@ -15,6 +15,7 @@ pub mod hotplug;
 pub mod irq;
 pub mod kvm;
 pub mod lifecycle;
+pub mod limits;
 pub mod logging;
 pub mod machine;
 pub mod memory;

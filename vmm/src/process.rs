@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::lifecycle::{self, Ending, Vmm};
 use crate::seccomp::{self, Filters, Kind, Mode};
-use crate::{allocator, event_loop, logging, signals};
+use crate::{allocator, event_loop, limits, logging, signals};
 
 /// Bytes of the HTTP thread's stack.
 const STACK: usize = 256 << 10;
@@ -53,6 +53,7 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
     log.into_iter().for_each(seccomp::also_report_to);
 
     allocator::keep_one_heap();
+    limits::raise_descriptors();
     let filters = Arc::new(Filters::new(seccomp.into())?);
     let signals =
         signals::Signals::catch().map_err(|error| Error::Start("catch signals", error))?;

@@ -4,7 +4,8 @@
 //! A guest unmasks its vectors one by one, each in a write of its own. A commit
 //! for each would cost the square of their number, on the vCPU's path. Instead a
 //! vector is live at once through this thread; when no new one has come for a
-//! while, all that wait are promoted together: one commit, then an irqfd each.
+//! while, or when so much was relayed that the routes would have been cheaper,
+//! all that wait are promoted together: one commit, then an irqfd each.
 //! Nothing is lost in between, because the eventfd keeps the count and attaching
 //! an irqfd delivers what it finds. Vectors that no route is left for stay here.
 
@@ -21,15 +22,19 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::irq::routes::{Routes, is_interrupt};
+use crate::irq::routes::{Gsi, Routes, is_interrupt};
 use crate::irq::vector::{Promoted, State, Vector};
 use crate::irq::vectors::Lent;
 use crate::seccomp::{Filters, Kind};
 
-/// A bring-up is over when no vector has come for so long.
-const QUIET: Duration = Duration::from_millis(20);
+/// A bring-up is over when no vector has come for so long. Waiting costs only
+/// what is relayed meanwhile, so it may be long against any hiccup of a driver.
+const QUIET: Duration = Duration::from_millis(250);
+/// A batch for which so many messages were relayed waits no longer: each costs
+/// some 10 us more than by a route, so together as much as some commits.
+const WORTH_A_COMMIT: u32 = 1000;
 /// A guest that never rests gets its routes all the same.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Bytes of the thread's stack.
 const STACK: usize = 256 << 10;
 /// Events taken at a time.
@@ -64,6 +69,8 @@ struct Queue {
     timer: TimerFd,
     first: Instant,
     last: Instant,
+    /// Messages relayed for them.
+    relayed: u32,
 }
 
 struct Watched {
@@ -122,7 +129,7 @@ impl Shared {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token))?;
         }
         let now = Instant::now();
-        let queue = Queue { waiting: Vec::new(), timer, first: now, last: now };
+        let queue = Queue { waiting: Vec::new(), timer, first: now, last: now, relayed: 0 };
         let watched = Watched { vectors: BTreeMap::new(), next: FIRST_VECTOR };
         let (queue, watched) = (Mutex::new(queue), Mutex::new(watched));
         Ok(Self { routes, epoll, stop, queue, watched, promotions: Counter::default() })
@@ -197,8 +204,9 @@ impl Shared {
 
     fn relay(&self, token: u64) {
         let vector = lock(&self.watched).vectors.get(&token).and_then(Weak::upgrade);
-        if let Some(vector) = vector {
-            vector.relay(&self.routes);
+        let waiting = vector.is_some_and(|vector| vector.relay(&self.routes));
+        if waiting && lock(&self.queue).count_message() {
+            self.look_at_queue();
         }
     }
 
@@ -217,30 +225,39 @@ impl Shared {
 
     /// Routes every vector that still wants it with one commit, then lets the
     /// kernel take over each. Returns those whose message has changed meanwhile.
+    ///
+    /// No lock is held across the commit. Numbers belong to the batch meanwhile:
+    /// a guest that goes back to a vector's last message must not attach to a
+    /// number that is just being given another.
     fn promote<'a>(&self, waiting: &'a [Arc<Vector>]) -> Vec<&'a Arc<Vector>> {
-        let mut wanted: Vec<(&Arc<Vector>, Message)> = Vec::with_capacity(waiting.len());
-        let mut numbers = Vec::with_capacity(waiting.len());
+        let mut batch = Vec::with_capacity(waiting.len());
         for vector in waiting {
             let mut state = vector.lock();
             state.queued = false;
             if let Some(message) = state.relayed_to().filter(|m| is_interrupt(*m)) {
-                wanted.push((vector, message));
-                numbers.push((state.number(), message));
+                batch.push((vector, state.lend_route(), message));
             }
         }
-        if numbers.is_empty() {
+        if batch.is_empty() {
             return Vec::new();
         }
-        let routed = match self.routes.assign(&numbers) {
-            Ok(routed) => routed,
+        let wanted: Vec<_> =
+            batch.iter().map(|(_, route, to)| (route.map(number_of), *to)).collect();
+        let numbers = match self.routes.assign(&wanted) {
+            Ok(numbers) => numbers,
             Err(error) => {
-                log::warn!("{} vectors stay with the relay thread: {error}", wanted.len());
+                log::warn!("{} vectors stay with the relay thread: {error}", batch.len());
+                let unchanged =
+                    batch.iter().filter_map(|(vector, route, _)| Some((vector, (*route)?)));
+                let orphans =
+                    unchanged.filter_map(|(vector, route)| vector.lock().return_route(route));
+                self.routes.release(orphans.collect::<Vec<_>>().into_iter());
                 return Vec::new();
             }
         };
         self.promotions.bump();
         let (mut again, mut orphans) = (Vec::new(), Vec::new());
-        for ((vector, message), number) in wanted.into_iter().zip(routed) {
+        for ((vector, _, message), number) in batch.into_iter().zip(numbers) {
             let Some(number) = number else { continue };
             let mut state = vector.lock();
             match state.promote((number, message), &self.routes) {
@@ -258,21 +275,38 @@ impl Shared {
     }
 }
 
+/// The number of a route.
+fn number_of((number, _): (Gsi, Message)) -> Gsi {
+    number
+}
+
 impl Queue {
     fn push(&mut self, vector: Weak<Vector>) -> io::Result<()> {
         self.last = Instant::now();
         if self.waiting.is_empty() {
             self.first = self.last;
+            self.relayed = 0;
             self.timer.reset(QUIET, None)?;
         }
         self.waiting.push(vector);
         Ok(())
     }
 
+    /// One more was relayed for them. Returns whether they shall wait no longer.
+    fn count_message(&mut self) -> bool {
+        self.relayed = self.relayed.saturating_add(1);
+        self.is_worth_a_commit()
+    }
+
+    fn is_worth_a_commit(&self) -> bool {
+        self.relayed >= WORTH_A_COMMIT
+    }
+
     /// Those who wait, if the time has come; otherwise the timer is set anew.
     fn due(&mut self) -> Vec<Arc<Vector>> {
         let quiet = self.last.elapsed();
-        if quiet < QUIET && self.first.elapsed() < LONGEST_WAIT {
+        let waits = quiet < QUIET && self.first.elapsed() < LONGEST_WAIT;
+        if waits && !self.is_worth_a_commit() {
             match self.timer.reset(QUIET - quiet, None) {
                 Ok(()) => return Vec::new(),
                 Err(error) => log::warn!("no time to batch routes: {error}"),

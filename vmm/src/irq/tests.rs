@@ -430,8 +430,11 @@ fn case_23_event_racing_with_a_mask_is_delivered_or_pending() {
     assert!(outcomes.iter().all(|count| *count > 0), "both happen: {outcomes:?}");
 }
 
+/// Fails when the other thread has failed, and so will never come.
 fn await_round(counter: &AtomicU32, round: u32) {
+    let deadline = Instant::now() + Duration::from_secs(60);
     while counter.load(Ordering::Acquire) != round {
+        assert!(Instant::now() < deadline, "round {round} comes");
         thread::yield_now();
     }
 }

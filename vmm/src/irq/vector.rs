@@ -98,18 +98,21 @@ impl Vector {
     }
 
     /// Sends what has been signalled, if the vector is in the relay's hands.
-    pub(super) fn relay(&self, routes: &Routes) {
+    /// Returns whether a route would have done it, had it come already.
+    pub(super) fn relay(&self, routes: &Routes) -> bool {
         let state = self.lock();
         let (Some(message), Some(event), false) = (state.target, &state.event, state.attached)
         else {
-            return;
+            return false;
         };
         // Empty when a promotion came first: then the kernel has delivered it.
-        if event.read().is_ok() {
-            self.relayed.bump();
-            self.relayed_in_all.bump();
-            routes.send(message);
+        if event.read().is_err() {
+            return false;
         }
+        self.relayed.bump();
+        self.relayed_in_all.bump();
+        routes.send(message);
+        state.queued
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -171,9 +174,19 @@ impl State {
         self.target.filter(|_| !self.attached)
     }
 
-    /// Interrupt number that the vector has, used or not.
-    pub(super) fn number(&self) -> Option<Gsi> {
-        self.route.map(|(number, _)| number)
+    /// Gives the route away while the table changes: until it is back, nobody
+    /// attaches to its number, and who closes the vector does not free it.
+    pub(super) fn lend_route(&mut self) -> Option<(Gsi, Message)> {
+        self.route.take()
+    }
+
+    /// The table has not changed. Returns the number if nobody has it now.
+    pub(super) fn return_route(&mut self, route: (Gsi, Message)) -> Option<Gsi> {
+        if self.closed {
+            return Some(route.0);
+        }
+        self.route = Some(route);
+        None
     }
 
     /// The table has `message` under `number`: the kernel takes over, if that is

@@ -37,6 +37,8 @@ use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::Iommu;
 use kvm_ioctls::VmFd;
 
+use crate::arch::x86_64::registers::Entry;
+use crate::boot;
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::events::Poster;
 use crate::irq::relay::Relay;
@@ -52,6 +54,9 @@ pub enum Finished {
     Built(DeviceId, Result<Built, AddError>),
     /// The host has a device back; its slot goes with this.
     Gone(DeviceId, Reservation),
+    /// What the guest boots is in its memory, or could not be read; for the boot
+    /// with this number.
+    Loaded(u64, Result<Entry, boot::Error>),
 }
 
 /// What devices are made with: one set for each machine.

@@ -31,8 +31,8 @@
 //! allowed. A guest that asks for its end or a reset in its last moment before it
 //! stands still gets it at the resume.
 //!
-//! Starting is passed at once by a VM without devices; with some, workers open
-//! them and map all RAM, which takes seconds, while the event loop serves on.
+//! In Starting, workers read the kernel, open the devices and map all RAM, which
+//! takes seconds, while the event loop serves on.
 //! A reboot keeps the machine: its VM, memory, memory slots and devices, with
 //! RAM pinned. Only the processors and interrupt controllers begin again.
 
@@ -47,7 +47,6 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
-use api::mailbox::Reply;
 use api::schema::info::VmState;
 use api::schema::machine::VmConfig;
 use devices::pci::Slot;
@@ -63,6 +62,7 @@ use crate::watch::{Source, Watch};
 
 pub use self::error::{Error, chain};
 pub(crate) use self::pause::{Pause, Pausing};
+pub(crate) use self::start::Starting;
 
 /// How often the bay looks whether the guest has noticed.
 const TICK: Duration = Duration::from_millis(250);
@@ -81,6 +81,8 @@ pub struct Vmm {
     pub(crate) filters: Arc<Filters>,
     /// Set when the process is to end.
     pub(crate) ending: Option<Ending>,
+    /// Boots so far: what belongs to an earlier one is told by its number.
+    boots: u64,
 }
 
 /// A VM: what was asked for, and the machine while there is one.
@@ -94,9 +96,9 @@ pub(crate) struct Vm {
 pub(crate) enum Stage {
     /// Nothing but a configuration.
     Created,
-    /// Its devices are being opened; its vCPUs have not started. Who asked, if
-    /// it was a client.
-    Starting(Box<Machine>, Option<Reply>),
+    /// Its kernel is being read, its devices are being opened; its vCPUs have not
+    /// started.
+    Starting(Box<Machine>, Starting),
     /// Its vCPUs run.
     Running(Box<Machine>),
     /// Its vCPUs are on their way out of the guest.
@@ -123,8 +125,19 @@ impl Vmm {
         let (finished_poster, finished) = events::channel()?;
         let (timer, watch) = (TimerFd::new().map_err(io::Error::from)?, Watch::new()?);
         watch.add(&timer, Source::Timer)?;
-        let (vm, ending) = (None, None);
-        Ok(Self { vm, poster, inbox, finished_poster, finished, timer, watch, filters, ending })
+        let (vm, ending, boots) = (None, None, 0);
+        Ok(Self {
+            vm,
+            poster,
+            inbox,
+            finished_poster,
+            finished,
+            timer,
+            watch,
+            filters,
+            ending,
+            boots,
+        })
     }
 
     /// Remembers a configuration; nothing runs yet.
@@ -153,9 +166,9 @@ impl Vmm {
                 drop(pausing);
                 Ok(())
             }
-            Stage::Starting(machine, reply) => {
+            Stage::Starting(machine, starting) => {
                 self.discard(*machine);
-                drop(reply);
+                drop(starting);
                 Ok(())
             }
             other @ (Stage::Created | Stage::Shutdown) => {
@@ -255,7 +268,11 @@ impl Vmm {
             match (finished, stage) {
                 (Finished::Built(id, outcome), Some(Stage::Starting(machine, _))) => {
                     let built = machine.bay.commit(id, outcome, false);
-                    self.go_on_starting(built.map(drop));
+                    self.go_on_starting(built.map(drop).map_err(Error::Device));
+                }
+                (Finished::Loaded(boot, outcome), Some(Stage::Starting(_, starting))) => {
+                    let loaded = starting.loaded(boot, outcome);
+                    self.go_on_starting(loaded.map_err(Error::Load));
                 }
                 (Finished::Built(id, outcome), Some(stage)) => {
                     if let Some(machine) = stage.booted() {
@@ -270,7 +287,7 @@ impl Vmm {
                     }
                 }
                 // Of a machine that is no more: dropped, and so undone.
-                (Finished::Built(..) | Finished::Gone(..), None) => {}
+                (Finished::Built(..) | Finished::Gone(..) | Finished::Loaded(..), _) => {}
             }
         }
     }

@@ -57,6 +57,17 @@ impl Workers {
     }
 }
 
+/// Runs `job` on a worker that nobody waits for: it may be stuck in the host's
+/// storage. What it uses is its own, and stays as long as it needs it.
+pub fn detach(filters: &Arc<Filters>, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let filters = Arc::clone(filters);
+    let body = move || {
+        confine(&filters);
+        job();
+    };
+    Builder::new().name(NAME.to_owned()).stack_size(STACK).spawn(body).map(drop)
+}
+
 /// A worker that is not confined keeps the list of the thread that started it,
 /// which is longer but a list all the same.
 fn confine(filters: &Filters) {

@@ -37,6 +37,9 @@ pub enum Error {
     /// The kernel, or what goes with it.
     #[error("cannot load what the VM boots")]
     Load(#[from] boot::Error),
+    /// No thread to read it.
+    #[error("cannot start a worker that reads what the VM boots")]
+    Loader(#[source] io::Error),
     /// The tables do not fit into the guest's memory.
     #[error("cannot write the ACPI tables into guest memory")]
     Tables(#[source] GuestMemoryError),
@@ -78,9 +81,11 @@ impl Error {
             Self::Device(error) => error.class(),
             Self::Config(_) => (Status::BadRequest, code::VM_BAD_CONFIG),
             Self::NoPayload | Self::Load(_) => (Status::BadRequest, code::VM_BAD_PAYLOAD),
-            Self::Assemble(_) | Self::Tables(_) | Self::Interrupts(_) | Self::Serial(_) => {
-                (Status::Internal, code::VM_BOOT_FAILED)
-            }
+            Self::Assemble(_)
+            | Self::Loader(_)
+            | Self::Tables(_)
+            | Self::Interrupts(_)
+            | Self::Serial(_) => (Status::Internal, code::VM_BOOT_FAILED),
         };
         Fault::new(status, code, asked, self)
     }

@@ -5,26 +5,51 @@ use api::request::Response;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{Ending, Error, Stage, Vmm, chain};
+use crate::arch::x86_64::registers::Entry;
 use crate::assemble::{Reports, assemble};
-use crate::hotplug::AddError;
+use crate::hotplug::Finished;
 use crate::machine::Machine;
-use crate::{acpi, boot};
+use crate::{acpi, boot, workers};
+
+/// What goes with a machine that is being started.
+pub(crate) struct Starting {
+    /// Who asked, if it was a client.
+    reply: Option<Reply>,
+    /// The boot's number.
+    boot: u64,
+    /// Where the first processor begins, once the kernel is in memory.
+    entry: Option<Entry>,
+}
+
+impl Starting {
+    /// What the guest boots has been read, if it was for this boot.
+    pub(super) fn loaded(
+        &mut self,
+        boot: u64,
+        outcome: Result<Entry, boot::Error>,
+    ) -> Result<(), boot::Error> {
+        if boot == self.boot {
+            self.entry = Some(outcome?);
+        }
+        Ok(())
+    }
+}
 
 impl Vmm {
     /// Builds the machine and starts it; `reply` is answered when it runs. After
-    /// a failure the VM is as it was. Without a reply it was the command line
-    /// that asked, and a failure ends the process.
+    /// a failure the VM is as it was created. Without a reply it was the command
+    /// line that asked, and a failure ends the process.
     pub fn boot(&mut self, reply: Option<Reply>) {
         match self.prepare() {
-            Ok(machine) if machine.bay.is_building() => {
-                self.enter(Stage::Starting(Box::new(machine), reply));
+            Ok(machine) => {
+                let starting = Starting { reply, boot: self.boots, entry: None };
+                self.enter(Stage::Starting(Box::new(machine), starting));
             }
-            Ok(machine) => self.launch(Box::new(machine), reply),
             Err(error) => self.refuse_boot(&error, reply),
         }
     }
 
-    /// The machine with its devices under way.
+    /// The machine with its kernel and its devices under way.
     pub(super) fn prepare(&mut self) -> Result<Machine, Error> {
         let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
         if !matches!(vm.stage, Stage::Created | Stage::Shutdown) {
@@ -41,22 +66,24 @@ impl Vmm {
         for spec in vm.spec.devices.iter().cloned() {
             machine.bay.add_at_boot(spec).map_err(Error::Device)?;
         }
+        self.begin_to_load(&machine)?;
         Ok(machine)
     }
 
-    /// Lets a complete machine run.
-    fn launch(&mut self, machine: Box<Machine>, reply: Option<Reply>) {
-        match start(&machine) {
-            Ok(()) => {
-                log::info!("the VM is running");
-                self.enter(Stage::Running(machine));
-                reply.into_iter().for_each(|reply| reply.send(Ok(Response::Done)));
-            }
-            Err(error) => {
-                self.discard(*machine);
-                self.refuse_boot(&error, reply);
-            }
-        }
+    /// Has a worker read what the machine boots, from storage that may be slow. It
+    /// holds nothing of the machine but its memory, so nobody has to wait for it.
+    fn begin_to_load(&mut self, machine: &Machine) -> Result<(), Error> {
+        self.boots += 1;
+        let (boot, finished) = (self.boots, self.finished_poster.clone());
+        let (memory, payload) = (machine.ram.memory().clone(), machine.payload.clone());
+        let rsdp = write_tables(machine)?;
+        let load = move || {
+            let loaded = boot::load(&memory, &payload, Some(rsdp));
+            // Before the news: whoever has it may give the memory back.
+            drop(memory);
+            finished.post(Finished::Loaded(boot, loaded));
+        };
+        workers::detach(&self.filters, load).map_err(Error::Loader)
     }
 
     /// Starts the guest afresh in the same machine; one that is paused runs then.
@@ -87,17 +114,21 @@ impl Vmm {
         }
     }
 
-    /// One more device of a starting VM is there, or is not.
-    pub(super) fn go_on_starting(&mut self, built: Result<(), AddError>) {
+    /// One more thing that a starting VM needs is there, or is not.
+    pub(super) fn go_on_starting(&mut self, came: Result<(), Error>) {
         let Some(vm) = &mut self.vm else { return };
-        match (std::mem::replace(&mut vm.stage, Stage::Created), built) {
-            (Stage::Starting(machine, reply), Ok(())) if machine.bay.is_building() => {
-                vm.stage = Stage::Starting(machine, reply);
-            }
-            (Stage::Starting(machine, reply), Ok(())) => self.launch(machine, reply),
-            (Stage::Starting(machine, reply), Err(error)) => {
+        match (std::mem::replace(&mut vm.stage, Stage::Created), came) {
+            (Stage::Starting(machine, Starting { reply, .. }), Err(error)) => {
                 self.discard(*machine);
-                self.refuse_boot(&Error::Device(error), reply);
+                self.refuse_boot(&error, reply);
+            }
+            (Stage::Starting(machine, Starting { reply, entry: Some(entry), .. }), Ok(()))
+                if !machine.bay.is_building() =>
+            {
+                machine.vcpus.start(entry);
+                log::info!("the VM is running");
+                vm.stage = Stage::Running(machine);
+                reply.into_iter().for_each(|reply| reply.send(Ok(Response::Done)));
             }
             (other, _) => vm.stage = other,
         }
@@ -114,13 +145,18 @@ fn reset(machine: &mut Machine) -> Result<(), Error> {
     Ok(machine.fresh_chips.restore(&machine.vm)?)
 }
 
-/// Loads what the guest boots and lets its parked vCPUs run.
+/// Loads what the guest boots again, and lets its parked vCPUs run.
 fn start(machine: &Machine) -> Result<(), Error> {
-    let tables = acpi::tables(&machine.tables);
-    let memory = machine.ram.memory();
-    let written = memory.write_slice(&tables.bytes, GuestAddress(tables.address));
-    written.map_err(Error::Tables)?;
-    let entry = boot::load(memory, &machine.payload, Some(tables.rsdp))?;
+    let rsdp = write_tables(machine)?;
+    let entry = boot::load(machine.ram.memory(), &machine.payload, Some(rsdp))?;
     machine.vcpus.start(entry);
     Ok(())
+}
+
+/// Writes the ACPI tables; the address of their root pointer.
+fn write_tables(machine: &Machine) -> Result<u64, Error> {
+    let tables = acpi::tables(&machine.tables);
+    let written = machine.ram.memory().write_slice(&tables.bytes, GuestAddress(tables.address));
+    written.map_err(Error::Tables)?;
+    Ok(tables.rsdp)
 }

@@ -2,11 +2,12 @@
 //! a port what to do next, so a test decides where its processor is.
 
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use api::mailbox::Call;
+use api::mailbox::{Call, Reply};
 use api::request::{Answer, Request, Response, Status, code};
 use api::schema::cpus::CpusConfig;
 use api::schema::memory::MemoryConfig;
@@ -15,6 +16,7 @@ use devices::io::Access;
 use devices::space::Claim;
 
 use super::*;
+use crate::arch::x86_64::registers::Entry;
 use crate::control;
 use crate::hotplug::AddError;
 use crate::seccomp::Mode;
@@ -94,7 +96,7 @@ fn scene() -> Option<Scene> {
 
 fn running() -> Option<Scene> {
     let mut scene = scene()?;
-    scene.does(Request::Boot);
+    scene.boot();
     scene.plug();
     Some(scene)
 }
@@ -174,6 +176,13 @@ impl Scene {
         assert!(answer.is_ok(), "{asked}: {answer:?}");
     }
 
+    /// Boots, and waits for the guest to run.
+    fn boot(&mut self) {
+        let answer = self.ask(Request::Boot);
+        self.until(|vmm| state(vmm) == Some(VmState::Running));
+        assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
+    }
+
     fn refuses(&mut self, request: Request) -> (u16, &'static str) {
         let asked = format!("{request:?} is refused");
         let fault = self.ask(request).try_recv().unwrap().expect_err(&asked);
@@ -185,18 +194,19 @@ impl Scene {
         while !done(&self.vmm) {
             self.await_event();
             self.vmm.take_events();
+            self.vmm.take_finished();
         }
     }
 
     /// Waits until the event loop has something to take.
     fn await_event(&self) {
-        let fd = self.vmm.inbox.as_raw_fd();
-        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let fds = [self.vmm.inbox.as_raw_fd(), self.vmm.finished.as_raw_fd()];
+        let mut poll = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
         let patience = i32::try_from(PATIENCE.as_millis()).unwrap();
-        // SAFETY: one pollfd, valid for the call.
-        #[expect(unsafe_code, reason = "waits for a descriptor")]
-        let ready = unsafe { libc::poll(&raw mut poll, 1, patience) };
-        assert_eq!(ready, 1, "no event came");
+        // SAFETY: two pollfds, valid for the call.
+        #[expect(unsafe_code, reason = "waits for descriptors")]
+        let ready = unsafe { libc::poll(poll.as_mut_ptr(), 2, patience) };
+        assert!(ready > 0, "no event came");
     }
 
     fn pause(&mut self) {
@@ -277,7 +287,7 @@ fn what_a_stage_does_not_allow_is_refused_with_its_name() {
     for request in [Request::Pause, Request::Resume, Request::Reboot] {
         assert_eq!(scene.refuses(request), not_running);
     }
-    scene.does(Request::Boot);
+    scene.boot();
     for request in [Request::Resume, Request::Boot] {
         assert_eq!(scene.refuses(request), running);
     }
@@ -309,9 +319,7 @@ fn vm_can_be_shut_down_and_deleted_while_it_is_paused_or_being_paused() {
         let fault = answer.try_recv().unwrap().unwrap_err();
         assert_eq!((fault.status, fault.code), (Status::Busy, code::VMM_STOPPING));
         if end == Request::Shutdown {
-            scene.does(Request::Boot);
-            scene.vmm.take_events();
-            assert_eq!(state(&scene.vmm), Some(VmState::Running), "nothing of the old machine");
+            scene.boot();
             scene.plug();
             scene.guest_runs();
             scene.pause();
@@ -378,15 +386,99 @@ fn vcpu_that_cannot_go_on_ends_the_process_whatever_the_stage() {
 #[test]
 fn vm_whose_device_cannot_be_had_is_created_again() {
     let Some(mut scene) = scene() else { return };
-    let machine = Box::new(scene.vmm.prepare().unwrap());
-    let (reply, answer) = Reply::channel();
-    scene.vmm.enter(Stage::Starting(machine, Some(reply)));
+    let answer = scene.ask(Request::Boot);
 
     let out_of_threads = io::Error::from_raw_os_error(libc::EAGAIN);
-    scene.vmm.go_on_starting(Err(AddError::Worker(out_of_threads)));
+    scene.vmm.go_on_starting(Err(Error::Device(AddError::Worker(out_of_threads))));
 
     let fault = answer.try_recv().unwrap().unwrap_err();
     assert_eq!((fault.status.code(), fault.code), (500, code::DEVICE_HOST_FAILED));
     assert_eq!(state(&scene.vmm), Some(VmState::Created));
-    scene.does(Request::Boot);
+    scene.boot();
+}
+
+/// A kernel on slow storage: a FIFO without a writer.
+struct Fifo {
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Fifo {
+    /// Lets everybody who reads it have a few bytes. That is no kernel.
+    fn answer(&self) -> std::fs::File {
+        let mut fifo = std::fs::File::options().read(true).write(true).open(&self.path).unwrap();
+        io::Write::write_all(&mut fifo, &[0; 64]).unwrap();
+        fifo
+    }
+}
+
+fn unreadable() -> Option<(Scene, Fifo)> {
+    let mut scene = scene()?;
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("kernel");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let mut config = scene.vmm.vm.as_ref().unwrap().config.clone();
+    config.payload = Some(PayloadConfig { kernel: Some(fifo.clone()), ..Default::default() });
+    scene.does(Request::Delete);
+    scene.does(Request::Create(Box::new(config)));
+    Some((scene, Fifo { path: fifo, _dir: dir }))
+}
+
+#[test]
+fn others_are_served_while_the_kernel_is_being_read() {
+    let Some((mut scene, fifo)) = unreadable() else { return };
+
+    let answer = scene.ask(Request::Boot);
+
+    assert!(answer.try_recv().is_err(), "it is not read yet");
+    for request in [Request::Info, Request::Ping, Request::Counters] {
+        scene.does(request);
+    }
+    assert_eq!(state(&scene.vmm), Some(VmState::Created));
+    for request in [Request::Boot, Request::Reboot, Request::Pause, Request::Resume] {
+        assert_eq!(scene.refuses(request), (503, code::VM_STARTING));
+    }
+    let _open = fifo.answer();
+    scene.await_event();
+    scene.vmm.take_finished();
+    let fault = answer.try_recv().unwrap().unwrap_err();
+    assert_eq!((fault.status.code(), fault.code), (400, code::VM_BAD_PAYLOAD));
+    assert_eq!(state(&scene.vmm), Some(VmState::Created));
+}
+
+#[test]
+fn boot_can_be_given_up_while_the_kernel_is_being_read() {
+    for end in [Request::Shutdown, Request::Delete] {
+        let Some((mut scene, fifo)) = unreadable() else { return };
+        let answer = scene.ask(Request::Boot);
+
+        scene.does(end);
+
+        let fault = answer.try_recv().unwrap().unwrap_err();
+        assert_eq!((fault.status, fault.code), (Status::Busy, code::VMM_STOPPING));
+        // What is read in the end belongs to nobody.
+        let _open = fifo.answer();
+        scene.await_event();
+        scene.vmm.take_finished();
+        assert_ne!(state(&scene.vmm), Some(VmState::Running));
+    }
+}
+
+#[test]
+fn what_was_read_for_an_earlier_boot_does_not_start_this_one() {
+    let Some((mut scene, fifo)) = unreadable() else { return };
+    let first = scene.ask(Request::Boot);
+    scene.does(Request::Shutdown);
+    let second = scene.ask(Request::Boot);
+
+    let stale = Finished::Loaded(1, Ok(Entry::Pvh { start: 0, start_info: 0 }));
+    scene.vmm.finished_poster.post(stale);
+    scene.vmm.take_finished();
+
+    assert!(first.try_recv().unwrap().is_err());
+    assert!(second.try_recv().is_err(), "its own kernel is still being read");
+    let _open = fifo.answer();
+    scene.until(|_| second.try_recv().is_ok());
+    assert_eq!(state(&scene.vmm), Some(VmState::Created));
 }

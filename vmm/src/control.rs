@@ -18,6 +18,8 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::AddDevice(body) => vmm.add_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
         Request::Pause => vmm.pause(reply),
+        Request::Shutdown => vmm.shutdown(reply),
+        Request::Delete => vmm.delete(reply),
         Request::Interrupts(id) => vmm.show_interrupts(id, reply),
         Request::TestInterrupt(body) => vmm.test_interrupt(body, reply),
         // These are done at once.
@@ -27,10 +29,8 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
             reply.send(Ok(Response::Done));
         }
         Request::Create(config) => done(reply, vmm.create(*config), "cannot create the VM"),
-        Request::Shutdown => done(reply, vmm.shutdown(), "cannot shut the VM down"),
         Request::Reboot => done(reply, vmm.reboot(), "cannot reboot the VM"),
         Request::Resume => done(reply, vmm.resume(), "cannot resume the VM"),
-        Request::Delete => done(reply, vmm.delete(), "cannot delete the VM"),
         Request::Info => answer(reply, info(vmm), "cannot show the VM"),
         Request::Counters => answer(reply, counters(vmm), "cannot count"),
     }

@@ -57,6 +57,8 @@ pub enum Finished {
     /// What the guest boots is in its memory, or could not be read; for the boot
     /// with this number.
     Loaded(u64, Result<Entry, boot::Error>),
+    /// The machine has been taken apart.
+    Stopped,
 }
 
 /// What devices are made with: one set for each machine.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!          create            boot             built           shutdown
-//! (none) ---------> Created -------> Starting -------> Running ---------> Shutdown
+//! (none) ---------> Created -------> Starting -------> Running -Stopping-> Shutdown
 //!    ^                 |  ^  failed    |                |   ^ reboot         | boot: Starting
 //!    |                 |  +------------+                |   |                |
 //!    +----- delete ----+--- delete -----------------------------------------+
@@ -25,6 +25,7 @@
 //! Running    yes           -     yes     yes    -       yes
 //! Pausing    yes           -     -       -      -       yes, cancels
 //! Paused     yes           -     yes     -      yes     yes
+//! Stopping   -             -     -       -      -       delete
 //! Shutdown   configuration yes   -       -      -       delete
 //! ```
 //! Looking (info, counters, interrupts) and the end of the process are always
@@ -41,6 +42,7 @@ mod error;
 mod interrupts;
 mod pause;
 mod start;
+mod stop;
 
 use std::io;
 use std::sync::Arc;
@@ -63,6 +65,7 @@ use crate::watch::{Source, Watch};
 pub use self::error::{Error, chain};
 pub(crate) use self::pause::{Pause, Pausing};
 pub(crate) use self::start::Starting;
+pub(crate) use self::stop::Stopping;
 
 /// How often the bay looks whether the guest has noticed.
 const TICK: Duration = Duration::from_millis(250);
@@ -105,6 +108,8 @@ pub(crate) enum Stage {
     Pausing(Box<Machine>, Pausing),
     /// Its vCPUs stand still.
     Paused(Box<Machine>, Pause),
+    /// A worker takes the machine apart.
+    Stopping(Stopping),
     /// It ran.
     Shutdown,
 }
@@ -150,35 +155,8 @@ impl Vmm {
         Ok(())
     }
 
-    /// Stops the guest and takes the machine apart; the configuration stays,
-    /// with the devices that the guest had.
-    pub fn shutdown(&mut self) -> Result<(), Error> {
-        let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        match vm.stage.take() {
-            Stage::Running(machine) | Stage::Paused(machine, _) => {
-                vm.spec.devices = machine.bay.specs();
-                self.discard(*machine);
-                Ok(())
-            }
-            Stage::Pausing(machine, pausing) => {
-                vm.spec.devices = machine.bay.specs();
-                self.discard(*machine);
-                drop(pausing);
-                Ok(())
-            }
-            Stage::Starting(machine, starting) => {
-                self.discard(*machine);
-                drop(starting);
-                Ok(())
-            }
-            other @ (Stage::Created | Stage::Shutdown) => {
-                vm.stage = other;
-                Err(Error::NotRunning)
-            }
-        }
-    }
-
-    /// Takes a machine apart, and with it what its threads still had to say.
+    /// Takes a machine apart that did not come to run, and with it what its threads
+    /// still had to say.
     fn discard(&mut self, machine: Machine) {
         drop(machine);
         self.inbox.drain();
@@ -191,18 +169,15 @@ impl Vmm {
         }
     }
 
-    /// Stops the guest, if it runs, and forgets the VM.
-    pub fn delete(&mut self) -> Result<(), Error> {
-        self.vm.take().map(drop).ok_or(Error::NotCreated)?;
-        self.inbox.drain();
-        self.finished.drain();
-        Ok(())
-    }
-
     /// Does what the guest asked for, or what its end demands. What it asks for
     /// while it runs ends this boot, so the first decides and the rest is stale.
     pub fn take_events(&mut self) {
-        for event in self.inbox.drain() {
+        let events = self.inbox.drain();
+        if let Some(Vm { stage: Stage::Stopping(_), .. }) = &self.vm {
+            // Of a machine that is on its way out.
+            return;
+        }
+        for event in events {
             let asked = match event {
                 Event::Parked => {
                     self.parked();
@@ -270,6 +245,7 @@ impl Vmm {
                     let built = machine.bay.commit(id, outcome, false);
                     self.go_on_starting(built.map(drop).map_err(Error::Device));
                 }
+                (Finished::Stopped, _) => self.stopped(),
                 (Finished::Loaded(boot, outcome), Some(Stage::Starting(_, starting))) => {
                     let loaded = starting.loaded(boot, outcome);
                     self.go_on_starting(loaded.map_err(Error::Load));
@@ -313,7 +289,7 @@ impl Stage {
             Self::Running(machine) | Self::Pausing(machine, _) | Self::Paused(machine, _) => {
                 Some(machine)
             }
-            Self::Created | Self::Starting(..) | Self::Shutdown => None,
+            Self::Created | Self::Starting(..) | Self::Stopping(_) | Self::Shutdown => None,
         }
     }
 
@@ -323,7 +299,7 @@ impl Stage {
             Self::Running(machine) | Self::Pausing(machine, _) | Self::Paused(machine, _) => {
                 Some(machine)
             }
-            Self::Created | Self::Starting(..) | Self::Shutdown => None,
+            Self::Created | Self::Starting(..) | Self::Stopping(_) | Self::Shutdown => None,
         }
     }
 
@@ -345,6 +321,7 @@ impl Stage {
             Self::Running(_) => Error::Running,
             Self::Pausing(..) => Error::Pausing,
             Self::Paused(..) => Error::Paused,
+            Self::Stopping(_) => Error::Stopping,
         }
     }
 
@@ -352,7 +329,7 @@ impl Stage {
     pub(crate) fn state(&self) -> VmState {
         match self {
             Self::Created | Self::Starting(..) => VmState::Created,
-            Self::Running(_) | Self::Pausing(..) => VmState::Running,
+            Self::Running(_) | Self::Pausing(..) | Self::Stopping(_) => VmState::Running,
             Self::Paused(..) => VmState::Paused,
             Self::Shutdown => VmState::Shutdown,
         }

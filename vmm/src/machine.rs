@@ -1,6 +1,7 @@
-//! What a running machine is made of: a parts list, without behaviour and
-//! without a lock. Only the event loop's thread has one.
+//! What a running machine is made of: a parts list, with hardly any behaviour and
+//! without a lock. Only the event loop's thread has one, until a worker takes it apart.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use devices::legacy::serial::{Console, Uart};
@@ -29,6 +30,14 @@ pub struct Machine {
     pub(crate) vm: Arc<VmFd>,
     pub(crate) payload: Payload,
     pub(crate) tables: acpi::Inputs,
+}
+
+impl Machine {
+    /// Descriptors that the event loop watches.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = RawFd> {
+        let console = self.serial.as_ref().map(|serial| serial.console.as_raw_fd());
+        console.into_iter().chain([self.slots.as_raw_fd()])
+    }
 }
 
 /// Both halves of the serial port.

@@ -41,6 +41,13 @@ impl Watch {
         self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), interest)
     }
 
+    /// Watches `fd` no more; it is about to be closed elsewhere.
+    pub fn remove(&self, fd: RawFd) {
+        if let Err(error) = self.0.ctl(ControlOperation::Delete, fd, EpollEvent::default()) {
+            log::warn!("a descriptor is watched until it is closed: {error}");
+        }
+    }
+
     /// What is ready now. A source of a machine that has gone may be among it.
     pub fn ready(&self) -> Vec<Source> {
         let mut events = [EpollEvent::default(); Source::ALL.len()];

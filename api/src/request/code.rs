@@ -50,6 +50,8 @@ codes! {
     VM_PAUSING = "vm.pausing";
     /// The VM is paused.
     VM_PAUSED = "vm.paused";
+    /// The VM is being shut down; its devices are being closed.
+    VM_STOPPING = "vm.stopping";
     /// The configuration is contradictory or out of range.
     VM_BAD_CONFIG = "vm.bad-config";
     /// The kernel, the initramfs or the command line cannot be loaded.

@@ -18,7 +18,9 @@ impl Vmm {
         };
         match self.vm.as_mut().map(|vm| (&mut vm.stage, &mut vm.spec)) {
             None => reply.send(Err(Error::NotCreated.fault(asked))),
-            Some((Stage::Starting(..), _)) => reply.send(Err(Error::Starting.fault(asked))),
+            Some((stage @ (Stage::Starting(..) | Stage::Stopping(_)), _)) => {
+                reply.send(Err(stage.refusal().fault(asked)));
+            }
             Some((
                 Stage::Running(machine) | Stage::Pausing(machine, _) | Stage::Paused(machine, _),
                 _,
@@ -46,7 +48,9 @@ impl Vmm {
         };
         match self.vm.as_mut().map(|vm| (&mut vm.stage, &mut vm.spec)) {
             None => reply.send(Err(Error::NotCreated.fault(asked))),
-            Some((Stage::Starting(..), _)) => reply.send(Err(Error::Starting.fault(asked))),
+            Some((stage @ (Stage::Starting(..) | Stage::Stopping(_)), _)) => {
+                reply.send(Err(stage.refusal().fault(asked)));
+            }
             Some((
                 Stage::Running(machine) | Stage::Pausing(machine, _) | Stage::Paused(machine, _),
                 _,

@@ -55,6 +55,9 @@ pub enum Error {
     /// Its vCPUs stand still.
     #[error("the VM is paused; vm.resume lets it go on")]
     Paused,
+    /// A worker takes it apart.
+    #[error("the VM is being shut down; try again when that has been answered")]
+    Stopping,
     /// The clock of a guest that is paused.
     #[error("cannot stop the guest's clock")]
     Clock(#[source] kvm::Error),
@@ -76,6 +79,7 @@ impl Error {
             Self::Running => (Status::BadRequest, code::VM_RUNNING),
             Self::Starting => (Status::Busy, code::VM_STARTING),
             Self::Pausing => (Status::Busy, code::VM_PAUSING),
+            Self::Stopping => (Status::Busy, code::VM_STOPPING),
             Self::Paused => (Status::BadRequest, code::VM_PAUSED),
             Self::Clock(_) => (Status::Internal, code::VMM_HOST_FAILED),
             Self::Device(error) => error.class(),

@@ -4,7 +4,7 @@ use api::mailbox::Reply;
 use api::request::Response;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Ending, Error, Stage, Vmm, chain};
+use super::{Ending, Error, Stage, Vm, Vmm, chain};
 use crate::arch::x86_64::registers::Entry;
 use crate::assemble::{Reports, assemble};
 use crate::hotplug::Finished;
@@ -102,7 +102,15 @@ impl Vmm {
                 vm.stage.run();
             }
             // A machine that does not start again is as good as off.
-            Err(_) => self.shutdown()?,
+            Err(_) => {
+                let Vm { stage, spec, .. } = vm;
+                if let Some(machine) = stage.machine() {
+                    spec.devices = machine.bay.specs();
+                }
+                *stage = Stage::Shutdown;
+                self.inbox.drain();
+                self.finished.drain();
+            }
         }
         started
     }

@@ -183,6 +183,13 @@ impl Scene {
         assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
     }
 
+    /// Shuts down or deletes, and waits until that is done.
+    fn stop(&mut self, how: Request) {
+        let answer = self.ask(how);
+        self.until(|vmm| vmm.vm.as_ref().is_none_or(|vm| matches!(vm.stage, Stage::Shutdown)));
+        assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
+    }
+
     fn refuses(&mut self, request: Request) -> (u16, &'static str) {
         let asked = format!("{request:?} is refused");
         let fault = self.ask(request).try_recv().unwrap().expect_err(&asked);
@@ -295,7 +302,7 @@ fn what_a_stage_does_not_allow_is_refused_with_its_name() {
     for request in [Request::Pause, Request::Boot] {
         assert_eq!(scene.refuses(request), (400, code::VM_PAUSED));
     }
-    scene.does(Request::Shutdown);
+    scene.stop(Request::Shutdown);
     for request in [Request::Pause, Request::Resume, Request::Reboot] {
         assert_eq!(scene.refuses(request), not_running);
     }
@@ -309,13 +316,13 @@ fn what_a_stage_does_not_allow_is_refused_with_its_name() {
 fn vm_can_be_shut_down_and_deleted_while_it_is_paused_or_being_paused() {
     for end in [Request::Shutdown, Request::Delete] {
         let Some(mut scene) = paused() else { return };
-        scene.does(end.clone());
+        scene.stop(end.clone());
 
         let mut scene = running().unwrap();
         let inside = scene.stop_inside();
         let answer = scene.ask(Request::Pause);
         inside.go_on(NOTHING);
-        scene.does(end.clone());
+        scene.stop(end.clone());
         let fault = answer.try_recv().unwrap().unwrap_err();
         assert_eq!((fault.status, fault.code), (Status::Busy, code::VMM_STOPPING));
         if end == Request::Shutdown {
@@ -453,13 +460,14 @@ fn boot_can_be_given_up_while_the_kernel_is_being_read() {
         let Some((mut scene, fifo)) = unreadable() else { return };
         let answer = scene.ask(Request::Boot);
 
-        scene.does(end);
+        scene.stop(end);
 
         let fault = answer.try_recv().unwrap().unwrap_err();
         assert_eq!((fault.status, fault.code), (Status::Busy, code::VMM_STOPPING));
         // What is read in the end belongs to nobody.
         let _open = fifo.answer();
         scene.await_event();
+        scene.vmm.take_events();
         scene.vmm.take_finished();
         assert_ne!(state(&scene.vmm), Some(VmState::Running));
     }
@@ -469,7 +477,7 @@ fn boot_can_be_given_up_while_the_kernel_is_being_read() {
 fn what_was_read_for_an_earlier_boot_does_not_start_this_one() {
     let Some((mut scene, fifo)) = unreadable() else { return };
     let first = scene.ask(Request::Boot);
-    scene.does(Request::Shutdown);
+    scene.stop(Request::Shutdown);
     let second = scene.ask(Request::Boot);
 
     let stale = Finished::Loaded(1, Ok(Entry::Pvh { start: 0, start_info: 0 }));
@@ -481,4 +489,42 @@ fn what_was_read_for_an_earlier_boot_does_not_start_this_one() {
     let _open = fifo.answer();
     scene.until(|_| second.try_recv().is_ok());
     assert_eq!(state(&scene.vmm), Some(VmState::Created));
+}
+
+#[test]
+fn others_are_served_while_a_machine_is_taken_apart() {
+    let Some(mut scene) = running() else { return };
+    let inside = scene.stop_inside();
+
+    let answer = scene.ask(Request::Shutdown);
+
+    // Its vCPU is still in an access, so it cannot be gone.
+    assert!(answer.try_recv().is_err());
+    for request in [Request::Info, Request::Ping, Request::Counters] {
+        scene.does(request);
+    }
+    for request in [Request::Boot, Request::Reboot, Request::Pause, Request::Shutdown] {
+        assert_eq!(scene.refuses(request), (503, code::VM_STOPPING));
+    }
+    let deleted = scene.ask(Request::Delete);
+    inside.go_on(POWER_OFF);
+    scene.until(|vmm| vmm.vm.is_none());
+    assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
+    assert_eq!(deleted.try_recv().unwrap(), Ok(Response::Done));
+    assert_eq!(scene.vmm.ending, None, "what the guest said at last is nobody's");
+}
+
+#[test]
+fn process_that_ends_waits_for_the_machine_that_is_taken_apart() {
+    let Some(mut scene) = running() else { return };
+    let inside = scene.stop_inside();
+    let answer = scene.ask(Request::Shutdown);
+    inside.go_on(NOTHING);
+
+    scene.vmm.end(Ending::Asked);
+
+    let fault = answer.try_recv().unwrap().unwrap_err();
+    assert_eq!((fault.status, fault.code), (Status::Busy, code::VMM_STOPPING));
+    let told = scene.vmm.finished.drain();
+    assert!(matches!(told[..], [Finished::Stopped]), "it is gone");
 }

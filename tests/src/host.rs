@@ -133,6 +133,14 @@ impl Host {
         Ok(threads)
     }
 
+    /// Interrupts with this name that the host has taken, all processors together.
+    pub fn interrupts(&self, name: &str) -> Result<u64> {
+        let all = fs::read_to_string("/proc/interrupts").doing("read the host's interrupts")?;
+        let row = all.lines().find(|row| row.contains(name));
+        let row = row.ok_or_else(|| Error::Unexpected(format!("no interrupt {name}: {all}")))?;
+        Ok(row.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum())
+    }
+
     /// Exits of a process's vCPUs to userspace, and so far: KVM's tracepoint `kvm_userspace_exit`,
     /// counted while `scene` runs. All of the host's virtual machines count.
     pub fn userspace_exits(&self, scene: impl FnOnce() -> Result) -> Result<usize> {

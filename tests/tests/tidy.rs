@@ -45,6 +45,7 @@ const TESTS: &[&str] = &[
     "artifacts",
     "counts",
     "host",
+    "hold",
     "processors",
     "http",
     "guest",

@@ -251,7 +251,7 @@ impl Shared {
                     batch.iter().filter_map(|(vector, route, _)| Some((vector, (*route)?)));
                 let orphans =
                     unchanged.filter_map(|(vector, route)| vector.lock().return_route(route));
-                self.routes.release(orphans.collect::<Vec<_>>().into_iter());
+                self.routes.release(&orphans.collect::<Vec<_>>());
                 return Vec::new();
             }
         };
@@ -270,7 +270,7 @@ impl Shared {
                 Err(error) => log::warn!("a vector stays with the relay thread: {error}"),
             }
         }
-        self.routes.release(orphans.into_iter());
+        self.routes.release(&orphans);
         again
     }
 }

@@ -89,11 +89,11 @@ impl Routes {
     }
 
     /// Takes routes out again. Nothing may be attached to them any more.
-    pub fn release(&self, numbers: impl Iterator<Item = Gsi>) {
+    pub fn release(&self, numbers: &[Gsi]) {
         let mut table = self.lock();
         let mut next = table.clone();
         for number in numbers {
-            next.remove(&number);
+            next.remove(number);
         }
         // The kernel keeps routes that nothing can raise until the next commit.
         if let Err(error) = self.commit(&mut table, next.clone()) {
@@ -158,7 +158,9 @@ impl Routes {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Gsi, Message>> {
+    /// Held across a commit, so never taken on a vCPU's thread: attaching, detaching
+    /// and sending go without it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Gsi, Message>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

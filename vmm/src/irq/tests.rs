@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -382,6 +383,78 @@ fn vector_that_was_not_lent_is_refused() {
 
     assert!(vectors.apply(&[to(2, 0x42)]).is_err());
     assert!(vectors.trigger(2).is_err());
+}
+
+/// What a worker does for another device holds the table: a commit, when routes of a
+/// device that has gone are released. Here it never ends while vectors are
+/// reprogrammed, woken, masked and reset, as vCPUs do in their guest's writes.
+#[test]
+fn vcpus_reprogram_vectors_while_the_route_table_is_held() {
+    let scene = scene();
+    let mut vectors = scene.lend(16);
+    (0..4).for_each(|vector| vectors.apply(&[to(vector, 0x41)]).unwrap());
+    (0..4).for_each(|vector| scene.await_route(&vectors, vector));
+    let (done, is_done) = mpsc::channel();
+
+    thread::scope(|scope| {
+        let held = scene.routes.lock();
+        let vectors = &mut vectors;
+        scope.spawn(move || {
+            for round in 0..100_u16 {
+                // Routed before, new message; never used before; the same message.
+                let change = [to(0, 0x50 + u32::from(round % 2)), to(4 + round % 12, 0x60)];
+                vectors.apply(&[mask(0), mask(1), change[0], change[1], to(1, 0x41)]).unwrap();
+                fire(vectors, 0);
+                vectors.apply(&[mask(0)]).unwrap();
+                assert!(vectors.snapshot(1).is_some());
+            }
+            vectors.reset();
+            vectors.apply(&[to(0, 0x71), to(5, 0x72)]).unwrap();
+            done.send(()).unwrap();
+        });
+        let waited = is_done.recv_timeout(Duration::from_secs(20));
+        drop(held);
+        waited.expect("no vCPU waits for the table");
+    });
+
+    scene.await_route(&vectors, 0);
+    scene.await_route(&vectors, 5);
+    scene.take();
+    fire(&mut vectors, 5);
+    assert_eq!(scene.await_arrival(), [0x72]);
+}
+
+/// A worker that lends vectors to a device and never gets further, as one whose
+/// device takes long to open, keeps nobody: not vCPUs, not the relay thread, not
+/// the promotion of what they unmask.
+#[test]
+fn vectors_are_woken_and_routed_while_another_device_is_being_added_and_removed() {
+    let scene = scene();
+    let mut vectors = scene.lend(4);
+    let (go_on, held) = mpsc::channel::<()>();
+    let (lent, is_lent) = mpsc::channel();
+
+    thread::scope(|scope| {
+        let relay = &scene.relay;
+        scope.spawn(move || {
+            let mut others = relay.lend(64);
+            others.trigger(63).unwrap();
+            lent.send(()).unwrap();
+            // Until then the add is under way; afterwards it fails, and is undone.
+            let _ = held.recv();
+        });
+        is_lent.recv_timeout(Duration::from_secs(20)).unwrap();
+
+        vectors.apply(&[to(0, 0x41), to(1, 0x42)]).unwrap();
+        fire(&mut vectors, 0);
+        assert_eq!(scene.await_arrival(), [0x41]);
+        scene.await_route(&vectors, 1);
+        fire(&mut vectors, 1);
+        assert_eq!(scene.await_arrival(), [0x42]);
+        drop(go_on);
+    });
+
+    assert_eq!(scene.routes.len(), 2, "its vectors have left nothing");
 }
 
 /// Case 23. In each round one event races with a mask. It must have been

@@ -108,7 +108,7 @@ impl Vectors for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         self.reset();
-        let numbers = self.vectors.values().filter_map(|vector| vector.lock().close());
-        self.relay.routes().release(numbers);
+        let numbers: Vec<_> = self.vectors.values().filter_map(|v| v.lock().close()).collect();
+        self.relay.routes().release(&numbers);
     }
 }

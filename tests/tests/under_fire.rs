@@ -1,0 +1,200 @@
+//! Interrupts do not wait for what is slow: vectors are reprogrammed under fire while another device is
+//! added and removed, and while the event loop and the worker that does it are stopped in the middle.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::error::{Doing, Error, ensure};
+use tests::evidence::keep;
+use tests::guest::Guest;
+use tests::hold::{Hold, catch, portrait, threads_called};
+use tests::registers::{RELAXED, Registers};
+use tests::tally::Row;
+use tests::vm::add_body;
+use tests::wait::{Look, until};
+use tests::{Bdf, Host, Kind, Options, Result, Vm, in_lab};
+
+/// Turns to know what is usual, and turns while others are held.
+const TURNS: u32 = 100;
+/// From a request to the worker that it starts; for a removal, the guest unbinds its driver first.
+const CATCH_LIMIT: Duration = Duration::from_secs(120);
+/// Of all turns that are waited for.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
+/// Extended Interrupt Cause Set of Intel's 82576, in BAR 0 (its data sheet, 8.8).
+const CAUSE_SET: u64 = 0x1520;
+
+/// Gives a vector another processor in each turn, which the kernel does in the next interrupt: mask, new
+/// message, unmask. Fires it once before that and once after, with both interrupts awaited.
+const TURNING: &str = r#"turning() {
+  irq=$1 cause=$2 turn=0
+  counts=/sys/kernel/irq/$irq/per_cpu_count
+  while :; do
+    to=$((turn % 2 + 1))
+    IFS=, read -r a0 a1 <$counts
+    read -r from _ </proc/uptime
+    echo $to >/proc/irq/$irq/smp_affinity
+    devmem $cause 32 1
+    while IFS=, read -r b0 b1 <$counts && [ $((b0 + b1)) = $((a0 + a1)) ]; do :; done
+    devmem $cause 32 1
+    while IFS=, read -r c0 c1 <$counts && [ $((c0 + c1)) = $((b0 + b1)) ]; do :; done
+    read -r till _ </proc/uptime
+    if [ $to = 1 ]; then there=$((c0 - b0)); else there=$((c1 - b1)); fi
+    turn=$((turn + 1))
+    took=$((${till%.*}${till#*.} - ${from%.*}${from#*.}))
+    echo $took $((c0 + c1 - a0 - a1)) $there >>/tmp/turns
+  done
+}"#;
+
+#[test]
+fn vectors_are_reprogrammed_under_fire_while_another_device_comes_and_goes() {
+    in_lab(|host| {
+        let (nic, disk) = (Kind::Igb.take(host)?, Kind::Nvme.take(host)?);
+        let mut vm = Options { cpus: "boot=2", words: RELAXED, ..Options::default() }.boot()?;
+        let bdf = vm.add(&nic.bdf, "nic0")?;
+        nic.kind.use_in(&mut vm.guest)?;
+        let vector = Row::Vector(bdf.clone(), 0);
+        begin_turning(&mut vm.guest, &bdf, &vector)?;
+        let turning = Turning { host, function: nic.bdf.clone() };
+        turning.go_on()?;
+        let alone = longest(&mut vm.guest)?;
+
+        let took = add_under_fire(&vm, &turning, &disk.bdf)?;
+        let during = longest(&mut vm.guest)?;
+        println!("longest turn: {alone:?} alone, {during:?} while an add took {took:?}");
+        let (add, remove) = (
+            ("vm.add-device", add_body(&disk.bdf, "disk0")),
+            ("vm.remove-device", json!({ "id": "disk0", "wait_ms": 120_000 })),
+        );
+        let mut held = Vec::new();
+        for caught in [Caught::WithItsWorker, Caught::WithItsGroup] {
+            held.push(hold(&mut vm, &turning, (Caught::WithItsWorker, &remove))?);
+            held.push(hold(&mut vm, &turning, (caught, &add))?);
+        }
+        println!("longest turn, time held: {held:?}");
+        for (longest, stood) in held {
+            ensure(longest < stood / 2, || format!("a turn took {longest:?} of {stood:?}"))?;
+        }
+        vm.guest.run("kill $(cat /tmp/turning)")?;
+        disk.kind.use_in(&mut vm.guest)?;
+        nic.kind.use_in(&mut vm.guest)
+    });
+}
+
+/// Where a worker is when it is stopped.
+#[derive(Debug, Clone, Copy)]
+enum Caught {
+    /// It has just begun.
+    WithItsWorker,
+    /// It has opened the device's group: the device's reset comes next.
+    WithItsGroup,
+}
+
+fn begin_turning(guest: &mut Guest, bdf: &str, vector: &Row) -> Result {
+    let (irq, cause) = (vector.irq(guest)?, Registers::of(guest, bdf)?.bar(0)? + CAUSE_SET);
+    guest.run(TURNING)?;
+    guest.run(&format!("turning {irq} {cause:#x} & echo $! >/tmp/turning"))?;
+    Ok(())
+}
+
+/// Vectors of a function that turn, seen from both sides. What the guest prints passes the event loop,
+/// so while that is held, only the host's count of interrupts tells that turns are made.
+struct Turning<'h> {
+    host: &'h Host,
+    function: Bdf,
+}
+
+impl Turning<'_> {
+    /// Waits until the host has taken the interrupts of so many turns more.
+    fn go_on(&self) -> Result {
+        let before = self.taken()?;
+        until("interrupts of a vector that turns", TURN_LIMIT, || {
+            let taken = self.taken()? - before;
+            let enough = taken >= u64::from(2 * TURNS);
+            Ok(if enough { Look::Holds(()) } else { Look::NotYet(format!("{taken} interrupts")) })
+        })
+    }
+
+    fn taken(&self) -> Result<u64> {
+        self.host.interrupts(&format!("vfio-msix[0]({})", self.function))
+    }
+}
+
+/// The longest turn since the last call, after looking that each had its two interrupts, none lost and
+/// none twice, and the second where it was sent.
+fn longest(guest: &mut Guest) -> Result<Duration> {
+    let turns = guest.run("mv /tmp/turns /tmp/looked && cat /tmp/looked")?;
+    let mut longest = Duration::ZERO;
+    for turn in turns.lines() {
+        let numbers: Vec<u64> = turn.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [centiseconds, arrived, there] = numbers[..] else {
+            return Err(Error::Unexpected(format!("a turn of {turn:?}")));
+        };
+        ensure((arrived, there) == (2, 1), || format!("{arrived} arrived, {there} there"))?;
+        longest = longest.max(Duration::from_millis(10 * centiseconds));
+    }
+    Ok(longest)
+}
+
+/// Adds a device while the host fires another vector of the first all the time; how long that took.
+fn add_under_fire(vm: &Vm, turning: &Turning<'_>, bdf: &Bdf) -> Result<Duration> {
+    let api = vm.api.clone();
+    let begun = Instant::now();
+    let body = add_body(bdf, "disk0");
+    thread::scope(|scope| {
+        let adding = scope.spawn(|| {
+            api.put_json("vm.add-device", &body)?.ok()?;
+            Ok(begun.elapsed())
+        });
+        let firing = scope.spawn(|| {
+            while !adding.is_finished() {
+                let fire = json!({ "id": "nic0", "vector": 1 });
+                api.put_json("vm.test-interrupt", &fire)?.ok()?;
+            }
+            adding.join().map_err(|_| Error::Unexpected("the add has panicked".to_owned()))?
+        });
+        turning.go_on()?;
+        firing.join().map_err(|_| Error::Unexpected("the firing has panicked".to_owned()))?
+    })
+}
+
+/// Stops the event loop and its workers in the middle of a request, and lets them go on after some turns:
+/// the longest of these, and how long the others were held.
+fn hold(
+    vm: &mut Vm,
+    turning: &Turning<'_>,
+    (caught, (verb, body)): (Caught, &(&str, Value)),
+) -> Result<(Duration, Duration)> {
+    let (pid, api) = (vm.pid(), vm.api.clone());
+    let groups = open_groups(pid)?;
+    let stood = thread::scope(|scope| {
+        let hold = Hold::of(pid, "hotbay")?;
+        let acting = scope.spawn(move || api.put_json(verb, body)?.ok());
+        catch(&format!("{verb} {caught:?}"), CATCH_LIMIT, || match caught {
+            Caught::WithItsWorker => Ok(!threads_called(pid, "worker")?.is_empty()),
+            Caught::WithItsGroup => Ok(open_groups(pid)? > groups),
+        })?;
+        hold.stop()?;
+        let begun = Instant::now();
+        turning.go_on().inspect_err(|_| keep("the VMM's threads", portrait(pid)))?;
+        let stood = begun.elapsed();
+        ensure(!acting.is_finished(), || format!("{verb} was not held"))?;
+        hold.go_on()?;
+        acting.join().map_err(|_| Error::Unexpected(format!("{verb} has panicked")))??;
+        Ok::<_, Error>(stood)
+    })?;
+    Ok((longest(&mut vm.guest)?, stood))
+}
+
+/// How many VFIO groups a process has open.
+fn open_groups(pid: u32) -> Result<usize> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).doing("list descriptors")?;
+    let links = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    let group = |link: &PathBuf| {
+        let name = link.strip_prefix("/dev/vfio").ok().and_then(Path::to_str);
+        name.is_some_and(|name| name.parse::<u32>().is_ok())
+    };
+    Ok(links.filter(group).count())
+}

@@ -147,8 +147,10 @@ impl Vmm {
 
     /// Remembers a configuration; nothing runs yet.
     pub fn create(&mut self, config: VmConfig) -> Result<(), Error> {
-        if self.vm.is_some() {
-            return Err(Error::Exists);
+        match &self.vm {
+            Some(Vm { stage: Stage::Stopping(_), .. }) => return Err(Error::Stopping),
+            Some(_) => return Err(Error::Exists),
+            None => {}
         }
         let spec = VmSpec::try_from(config.clone())?;
         self.vm = Some(Vm { config, spec, stage: Stage::Created });

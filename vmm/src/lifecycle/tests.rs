@@ -507,6 +507,8 @@ fn others_are_served_while_a_machine_is_taken_apart() {
         assert_eq!(scene.refuses(request), (503, code::VM_STOPPING));
     }
     let deleted = scene.ask(Request::Delete);
+    let another = Request::Create(Box::default());
+    assert_eq!(scene.refuses(another), (503, code::VM_STOPPING));
     inside.go_on(POWER_OFF);
     scene.until(|vmm| vmm.vm.is_none());
     assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));

@@ -110,6 +110,12 @@ impl Host {
         Ok(Hidden { shown, hidden })
     }
 
+    /// Interrupts that the kernel has allocated for a function.
+    pub fn interrupts_of(&self, bdf: &Bdf) -> Result<usize> {
+        let allocated = fs::read_dir(bdf.file("msi_irqs")).doing("list a function's interrupts")?;
+        Ok(allocated.count())
+    }
+
     /// Open descriptors of a process.
     pub fn descriptors(&self, pid: u32) -> Result<usize> {
         let fds =

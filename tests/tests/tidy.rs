@@ -54,6 +54,7 @@ const TESTS: &[&str] = &[
     "registers",
     "tally",
     "bench",
+    "wide",
     "lab",
 ];
 

@@ -218,6 +218,8 @@ fn full_config() -> VmConfig {
             id: Some("a".to_owned()),
             pci_device_id: Some(1),
             x_exclude_mmap_bars: vec![0],
+            x_msix_noresize: true,
+            x_exact_pending: true,
         }]),
     }
 }

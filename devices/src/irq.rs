@@ -89,6 +89,9 @@ pub trait Vectors: Send {
     /// Whether `vector`, being masked, has been signalled: its Pending bit.
     fn pending(&self, vector: u16) -> bool;
 
+    /// Forgets what `vector`, being masked, has been signalled.
+    fn forget(&mut self, vector: u16);
+
     /// What becomes of `vector`'s events, for people to look at.
     fn delivery(&self, vector: u16) -> Delivery;
 

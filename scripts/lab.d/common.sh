@@ -4,9 +4,11 @@
 cache=${HOTBAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hotbay}
 
 # Guest kernels, as flavours: VERSION-KIND is the tail of a Debian meta-package's name.
-# The emulated host itself runs the first one.
+# The emulated host itself runs the first one, or the one that HOTBAY_LAB_HOST names.
 flavours=(6.12-amd64 6.12-cloud-amd64 6.1-amd64 6.1-cloud-amd64)
-host_flavour=${flavours[0]}
+host_flavour=${HOTBAY_LAB_HOST:-${flavours[0]}}
+[[ " ${flavours[*]} " == *" $host_flavour "* ]] ||
+  { printf 'lab: HOTBAY_LAB_HOST=%s: there are %s\n' "$host_flavour" "${flavours[*]}" >&2; exit 125; }
 
 # The lab's own failures, so that a caller can tell them from the command's.
 readonly lab_failed=125 lab_timed_out=124

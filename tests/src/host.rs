@@ -75,6 +75,16 @@ impl Host {
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
+    /// The host's interrupt of a vector that vfio-pci has wired.
+    pub fn interrupt(&self, bdf: &Bdf, vector: u16) -> Result<Interrupt> {
+        let name = format!("vfio-msix[{vector}]({bdf})");
+        let all = fs::read_to_string("/proc/interrupts").doing("read the host's interrupts")?;
+        let row = all.lines().find(|row| row.ends_with(&name));
+        let number = row.and_then(|row| row.trim().split_once(':')).map(|(number, _)| number);
+        let number = number.ok_or_else(|| Error::Unexpected(format!("no {name} in {all}")))?;
+        Ok(Interrupt(Path::new("/sys/kernel/irq").join(number).join("per_cpu_count")))
+    }
+
     /// Makes the first virtual function of an igb: its physical function up, the virtual one
     /// without a host driver and with a MAC address that survives a reset.
     pub fn virtual_function(&self, physical: &Bdf) -> Result<Bdf> {
@@ -170,6 +180,20 @@ impl Host {
                 |net| Look::Holds(net.file_name().to_string_lossy().into_owned()),
             ))
         })
+    }
+}
+
+/// An interrupt of the host, for as long as it is allocated; `/proc/interrupts` hides one without a handler.
+#[derive(Debug)]
+pub struct Interrupt(PathBuf);
+
+impl Interrupt {
+    /// How often any processor has taken it.
+    pub fn taken(&self) -> Result<u64> {
+        let each = fs::read_to_string(&self.0).doing(format!("read {}", self.0.display()))?;
+        let counts: Option<Vec<u64>> = each.trim().split(',').map(|n| n.parse().ok()).collect();
+        let counts = counts.ok_or_else(|| Error::Unexpected(format!("no counts: {each}")))?;
+        Ok(counts.iter().sum())
     }
 }
 

@@ -124,6 +124,14 @@ impl Vm {
         Ok(added["bdf"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Plugs a function in with one of the fields set that are on or off; its address in the guest.
+    pub fn add_with(&self, bdf: &Bdf, id: &str, switch: &str) -> Result<String> {
+        let mut body = add_body(bdf, id);
+        body[switch] = true.into();
+        let added = self.api.put_json("vm.add-device", &body)?.ok()?;
+        Ok(added["bdf"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Asks the guest to let go of a device, and waits until it is gone and closed.
     pub fn remove(&self, id: &str) -> Result {
         self.api.put_json("vm.remove-device", &json!({ "id": id }))?.ok()?;

@@ -135,6 +135,8 @@ const DEVICE: &[Key] = &[
     Key("id", "id", Kind::Text),
     Key("pci_device_id", "pci_device_id", Kind::Number),
     Key("x_exclude_mmap_bars", "x_exclude_mmap_bars", Kind::Numbers),
+    Key("x_msix_noresize", "x_msix_noresize", Kind::Switch),
+    Key("x_exact_pending", "x_exact_pending", Kind::Switch),
     Key("pci_segment", "pci_segment", Kind::Number),
     Key("iommu", "iommu", Kind::Switch),
     Key("fd", "fd", Kind::Number),

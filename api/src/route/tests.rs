@@ -14,6 +14,8 @@ fn every_request() -> Vec<Request> {
         id: Some("nic0".to_owned()),
         pci_device_id: None,
         x_exclude_mmap_bars: vec![3],
+        x_msix_noresize: true,
+        x_exact_pending: false,
     };
     let removal = RemoveDevice { id: "nic0".to_owned(), wait_ms: Some(5), force: None };
     vec![

@@ -1,5 +1,6 @@
 //! Bodies of `vm.add-device` and `vm.remove-device`, and the answer to the first.
 
+use std::ops::Not;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,14 @@ pub struct AddDevice {
     /// access traps.
     #[serde(default)]
     pub x_exclude_mmap_bars: Vec<u32>,
+    /// Treat the host as one that cannot add MSI-X vectors while others are
+    /// live, as it is before Linux 6.5. (hotbay's)
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub x_msix_noresize: bool,
+    /// Mask a masked MSI-X vector at the device too, so that its Pending bit is
+    /// the device's own. (hotbay's)
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub x_exact_pending: bool,
 }
 
 pub(super) const ADD_KNOWN: Table =

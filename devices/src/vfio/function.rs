@@ -17,7 +17,7 @@ use crate::pci::config::{
 };
 use crate::vfio::bars::{Bar, GuestSpaces, Placements, trapped};
 use crate::vfio::config::{Config, Field, Piece};
-use crate::vfio::interrupts::{Abilities, Interrupts};
+use crate::vfio::interrupts::{Abilities, Choices, Interrupts};
 use crate::vfio::iommu::Attachment;
 use crate::vfio::sys::device::{Device, ROM_REGION};
 
@@ -103,14 +103,13 @@ impl Opened {
     pub fn finish(
         self,
         spaces: GuestSpaces,
-        vectors: Box<dyn Vectors>,
-        line: Option<Box<dyn Line>>,
+        (vectors, line, choices): (Box<dyn Vectors>, Option<Box<dyn Line>>, Choices),
         unmapped: &[u8],
     ) -> Passthrough {
         let abilities = self.abilities();
         let Self { device, config, group } = self;
         let wiring = Arc::clone(&device);
-        let interrupts = Arc::new(Interrupts::new(abilities, wiring, vectors, line));
+        let interrupts = Arc::new(Interrupts::new(abilities, choices, wiring, vectors, line));
         let (mut bars, mut answers) = (Bars::new(), [const { None }; bar::COUNT]);
         for (index, answer) in answers.iter_mut().enumerate() {
             let Some((kind, size)) = describe(&device, &config, index) else { continue };

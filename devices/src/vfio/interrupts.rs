@@ -17,6 +17,22 @@
 //! At most one index is active, whatever the guest enables: MSI-X goes before
 //! MSI, and both before INTx. Every way out of MSI or MSI-X goes through
 //! `unwire` (no new events) and then `Vectors::reset` (none left over).
+//!
+//! What the host refuses is kept as a [`Refusal`] until it grants it: an index is
+//! asked for again when the guest writes the register that enables it, a vector
+//! when it wakes.
+//!
+//! **Exact pending bits** ([`Choices::exact_pending`]). A masked vector is masked
+//! at the device too: delivery goes, then the wire. Its Pending bit is the
+//! device's, or the count of what was on its way. At the unmask the wire comes
+//! before delivery, so that what fires in between is counted and delivered. The
+//! device sends what it has kept itself; if something was counted besides, that
+//! is dropped first, or there would be two messages. Between reading the device's
+//! bit and the wire,
+//! * it may be set: its message is that of an event after the unmask, or arrives
+//!   before delivery is on and is one with the count;
+//! * it may be cleared: the device has nothing left to serve on this vector, the
+//!   dropped event included, and no message is due.
 
 mod refusal;
 mod view;
@@ -60,6 +76,8 @@ struct State {
     refusals: Refusals,
     /// The command register lets the function raise its line.
     line_allowed: bool,
+    /// Masked vectors are masked at the device.
+    exact_pending: bool,
     /// Where the device keeps its own pending bits.
     pending_bits: Location,
 }
@@ -71,6 +89,16 @@ enum Kind {
     Line,
     Msi { vectors: u16 },
     Msix,
+}
+
+/// What a client may choose of a function's interrupts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choices {
+    /// Treat the host as one that cannot add MSI-X vectors while others are live.
+    pub no_resize: bool,
+    /// Mask a masked MSI-X vector at the device too: its Pending bit is the
+    /// device's own.
+    pub exact_pending: bool,
 }
 
 /// The function's interrupt capabilities, as found in configuration space.
@@ -94,13 +122,14 @@ impl Interrupts {
     /// All off.
     pub fn new(
         abilities: Abilities,
+        choices: Choices,
         wiring: Arc<dyn Wiring>,
         vectors: Box<dyn Vectors>,
         line: Option<Box<dyn Line>>,
     ) -> Self {
         let table = abilities.msix.map_or(0, |layout| layout.count);
         let state = State {
-            wired: Wired::new(wiring, table),
+            wired: Wired::new(wiring, table, !choices.no_resize),
             kind: Kind::Silent,
             vectors,
             line,
@@ -108,6 +137,7 @@ impl Interrupts {
             msix: abilities.msix.map(|layout| Msix::new(layout.count)),
             refusals: Refusals::default(),
             line_allowed: false,
+            exact_pending: choices.exact_pending,
             pending_bits: abilities.msix.map_or_else(Location::default, |layout| layout.pending),
         };
         Self { layout: abilities.msix, state: Mutex::new(state) }
@@ -262,10 +292,26 @@ impl State {
         // Those that were never wired have nothing to deliver.
         changes.retain(|change| self.wired.knows(change.vector));
         self.deliver(&changes);
+        if self.exact_pending {
+            changes.iter().filter(|c| !wakes(c)).for_each(|change| self.take_off(change.vector));
+        }
+    }
+
+    /// Masks a vector at the device. What was on its way has been counted by
+    /// the end of this, and the device keeps what follows.
+    fn take_off(&mut self, vector: u16) {
+        if let Err(error) = self.wired.take_off_msix(vector) {
+            self.wired.failed(&format!("mask MSI-X vector {vector} of"), &error);
+        }
     }
 
     fn wire(&mut self, vector: u16) {
         self.refusals.vectors.remove(&vector);
+        // The device sends a message for what it has kept as soon as it can. What
+        // was counted before that makes no second one.
+        if self.vectors.pending(vector) && self.keeps(vector) {
+            self.vectors.forget(vector);
+        }
         let event = self.vectors.trigger(vector);
         if let Err(error) = event.and_then(|event| self.wired.add_msix(vector, event)) {
             self.wired.failed(&format!("wire MSI-X vector {vector} of"), &error);
@@ -290,7 +336,8 @@ impl State {
         if changes.is_empty() {
             return;
         }
-        for change in changes.iter().filter(|change| change.route != Route::Masked) {
+        let wakes = changes.iter().filter(|change| change.route != Route::Masked);
+        for change in wakes.filter(|change| self.wired.has(change.vector)) {
             self.refusals.vectors.remove(&change.vector);
         }
         let Err(unapplied) = self.vectors.apply(changes) else { return };
@@ -351,7 +398,9 @@ impl State {
     /// Keeps note of whether the host has turned on what it was asked for.
     fn enabled(&mut self, what: &str, outcome: &io::Result<()>) {
         let refused = outcome.as_ref().err();
-        refused.iter().for_each(|error| self.wired.failed(what, error));
+        if let Some(error) = refused {
+            self.wired.failed(what, error);
+        }
         self.refusals.index = refused.map(|error| Refusal::new(Step::Index, error));
     }
 
@@ -392,13 +441,24 @@ impl State {
         if self.kind != Kind::Msix {
             return;
         }
-        let Location { bar, offset: start } = self.pending_bits;
-        self.wired.read_pending(Location { bar, offset: start + offset }, data);
+        self.read_kept(offset, data);
         for (byte, first) in data.iter_mut().zip((offset * 8..).step_by(8)) {
             let own = *byte;
             let pending = |bit: &u64| self.is_pending(msix, first + bit, own >> bit & 1 != 0);
             *byte = (0..8).filter(pending).fold(0, |bits, bit| bits | 1 << bit);
         }
+    }
+
+    /// The device's own Pending bits; true of vectors that are not wired.
+    fn read_kept(&self, offset: u64, data: &mut [u8]) {
+        let Location { bar, offset: start } = self.pending_bits;
+        self.wired.read_pending(Location { bar, offset: start + offset }, data);
+    }
+
+    fn keeps(&self, vector: u16) -> bool {
+        let mut bits = [0; 4];
+        self.read_kept(u64::from(vector) / 32 * 4, &mut bits);
+        u32::from_le_bytes(bits) >> (vector % 32) & 1 != 0
     }
 
     /// A vector that is live has no Pending bit: its event is on its way. One that

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use api::schema::device::AddDevice;
 use devices::pci::Slot;
+use devices::vfio::interrupts::Choices;
 
 /// Longest id.
 const LONGEST: usize = 64;
@@ -28,6 +29,8 @@ pub struct DeviceSpec {
     pub slot: Option<Slot>,
     /// BARs that stay trapped.
     pub unmapped: Vec<u8>,
+    /// How its interrupts are handled.
+    pub interrupts: Choices,
 }
 
 /// What was wrong with a device.
@@ -80,12 +83,14 @@ impl TryFrom<String> for DeviceId {
 
 impl From<DeviceSpec> for AddDevice {
     fn from(spec: DeviceSpec) -> Self {
-        let DeviceSpec { id, path, slot, unmapped } = spec;
+        let DeviceSpec { id, path, slot, unmapped, interrupts } = spec;
         Self {
             path,
             id: id.map(|DeviceId(id)| id),
             pci_device_id: slot.map(Slot::number),
             x_exclude_mmap_bars: unmapped.into_iter().map(u32::from).collect(),
+            x_msix_noresize: interrupts.no_resize,
+            x_exact_pending: interrupts.exact_pending,
         }
     }
 }
@@ -95,7 +100,14 @@ impl TryFrom<AddDevice> for DeviceSpec {
 
     fn try_from(body: AddDevice) -> Result<Self, DeviceError> {
         // Taken apart by name, so that a new field in the body cannot be forgotten here.
-        let AddDevice { path, id, pci_device_id, x_exclude_mmap_bars } = body;
+        let AddDevice {
+            path,
+            id,
+            pci_device_id,
+            x_exclude_mmap_bars,
+            x_msix_noresize,
+            x_exact_pending,
+        } = body;
         let slot = |number| Slot::new(number).filter(|_| number > 0);
         let bar = |bar: u32| {
             let valid = u8::try_from(bar).ok().filter(|_| bar < BARS);
@@ -106,6 +118,7 @@ impl TryFrom<AddDevice> for DeviceSpec {
             path,
             slot: pci_device_id.map(|n| slot(n).ok_or(DeviceError::Slot(n))).transpose()?,
             unmapped: x_exclude_mmap_bars.into_iter().map(bar).collect::<Result<_, _>>()?,
+            interrupts: Choices { no_resize: x_msix_noresize, exact_pending: x_exact_pending },
         })
     }
 }
@@ -121,6 +134,8 @@ mod tests {
             id: Some(id.to_owned()),
             pci_device_id: None,
             x_exclude_mmap_bars: Vec::new(),
+            x_msix_noresize: false,
+            x_exact_pending: false,
         }
     }
 
@@ -137,6 +152,16 @@ mod tests {
         for number in [0, 32, 255] {
             let body = AddDevice { pci_device_id: Some(number), ..body("a") };
             assert_eq!(DeviceSpec::try_from(body), Err(DeviceError::Slot(number)));
+        }
+    }
+
+    #[test]
+    fn switches_of_interrupts_survive_the_way_in_and_out() {
+        for (x_msix_noresize, x_exact_pending) in [(true, false), (false, true)] {
+            let body = AddDevice { x_msix_noresize, x_exact_pending, ..body("a") };
+            let spec = DeviceSpec::try_from(body.clone()).unwrap();
+            let choices = Choices { no_resize: x_msix_noresize, exact_pending: x_exact_pending };
+            assert_eq!((spec.interrupts, AddDevice::from(spec)), (choices, body));
         }
     }
 

@@ -41,7 +41,8 @@ impl Plan {
             let pin = Pin::of(Arc::clone(&host.vm), place.slot(), pin);
             Box::new(pin) as Box<dyn devices::irq::Line>
         });
-        let function = opened.finish(host.spaces, Box::new(vectors), line, &spec.unmapped);
+        let guests = (Box::new(vectors) as Box<_>, line, spec.interrupts);
+        let function = opened.finish(host.spaces, guests, &spec.unmapped);
         Ok(Built { function: Arc::new(function), place, relayed })
     }
 }

@@ -142,6 +142,14 @@ impl State {
         self.target.is_none() && self.event.as_ref().is_some_and(|event| is_signalled(event))
     }
 
+    /// Takes what has been signalled while masked, and sends nothing for it.
+    pub(super) fn drain(&self) {
+        if let (None, Some(event)) = (self.target, &self.event) {
+            // Fails only if there is nothing: the eventfd does not block.
+            let _ = event.read();
+        }
+    }
+
     /// Sends events to `message` from now on. Returns whether the relay has to
     /// do it until the table has the message.
     pub(super) fn aim(&mut self, message: Message, routes: &Routes) -> io::Result<bool> {

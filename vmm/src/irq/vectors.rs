@@ -85,6 +85,12 @@ impl Vectors for Lent {
         self.vectors.get(&vector).is_some_and(|vector| vector.lock().is_pending())
     }
 
+    fn forget(&mut self, vector: u16) {
+        if let Some(vector) = self.vectors.get(&vector) {
+            vector.lock().drain();
+        }
+    }
+
     fn delivery(&self, vector: u16) -> Delivery {
         let Some(snapshot) = self.snapshot(vector) else { return Delivery::default() };
         let way = match snapshot.backend {

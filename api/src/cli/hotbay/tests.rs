@@ -77,6 +77,10 @@ fn quoted_path_keeps_its_comma_and_lists_their_brackets() {
 
     assert_eq!(device.path, PathBuf::from("/a,b"));
     assert_eq!(device.x_exclude_mmap_bars, [0, 2]);
+    assert!(!device.x_msix_noresize && !device.x_exact_pending);
+    let device =
+        super::device("--device", "path=/a,x_msix_noresize=on,x_exact_pending=true").unwrap();
+    assert!(device.x_msix_noresize && device.x_exact_pending);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRunner};
 
 use self::board::{Events, Handle, Limits};
 use self::reference::Model;
-use super::{Abilities, Interrupts, Refusal};
+use super::{Abilities, Choices, Interrupts, Refusal};
 use crate::pci::msix::{ENABLE, FUNCTION_MASK};
 use crate::vfio::config::{Location, MsixLayout};
 use crate::vfio::sys::device::Index;
@@ -41,6 +41,8 @@ struct Setup {
     /// The host can add MSI-X vectors while others are live.
     grows: bool,
     has_line: bool,
+    /// Masked vectors are masked at the device.
+    exact: bool,
 }
 
 /// What a guest or a device does.
@@ -48,6 +50,10 @@ struct Setup {
 enum Operation {
     /// The device has something to say.
     Fire(u16),
+    /// It has not any more.
+    Retract(u16),
+    /// A vector is masked while the device fires it.
+    MaskUnderFire(u16),
     /// A doubleword, of which bit 0 counts, to a vector's control.
     MaskVector(u16, u32),
     /// A doubleword anywhere in the table.
@@ -81,10 +87,11 @@ enum MsiWrite {
 }
 
 fn setup(grows: bool) -> impl Strategy<Value = Setup> {
-    (1..=MOST_VECTORS, any::<bool>()).prop_map(move |(vectors, has_line)| Setup {
+    (1..=MOST_VECTORS, any::<[bool; 2]>()).prop_map(move |(vectors, [has_line, exact])| Setup {
         vectors,
         grows,
         has_line,
+        exact,
     })
 }
 
@@ -96,7 +103,9 @@ fn operation(draw: u64) -> Operation {
     let vector = u16::from(which) % MOST_VECTORS;
     let wide = u64::from(value) | u64::from(e) << 32;
     match what % 64 {
-        0..16 => Fire(vector),
+        0..13 => Fire(vector),
+        13 => Retract(vector),
+        14..16 => MaskUnderFire(vector),
         16..30 => MaskVector(vector, value),
         30..36 => Write4(u64::from(which % 20) * 4, value),
         36..40 => Write8(u64::from(which % 10) * 8, wide),
@@ -140,13 +149,15 @@ type Outcome = Result<(), TestCaseError>;
 
 /// The code, and the fakes around it.
 fn function(setup: Setup, events: &Arc<Events>) -> (Interrupts, Handle) {
-    let Setup { vectors, grows, has_line } = setup;
+    let Setup { vectors, grows, has_line, exact } = setup;
     let handle = Handle::new(Arc::clone(events), grows);
     let layout = MsixLayout { count: vectors, table: TABLE, pending: PENDING };
     let abilities = Abilities { msi_control: Some(MSI_CONTROL), msix: Some(layout) };
     let line = has_line.then(|| Box::new(handle.line()) as Box<_>);
     let wiring = Arc::new(handle.clone());
-    let interrupts = Interrupts::new(abilities, wiring, Box::new(handle.clone()), line);
+    let choices = Choices { no_resize: false, exact_pending: exact };
+    let vectors = Box::new(handle.clone());
+    let interrupts = Interrupts::new(abilities, choices, wiring, vectors, line);
     (interrupts, handle)
 }
 
@@ -155,13 +166,15 @@ struct Pair {
     interrupts: Interrupts,
     handle: Handle,
     model: Model,
+    /// The host has had limits.
+    limited: bool,
 }
 
 impl Pair {
     fn new(setup: Setup, events: &Arc<Events>) -> Self {
         let (interrupts, handle) = function(setup, events);
         let model = Model::new(setup);
-        Self { interrupts, handle, model }
+        Self { interrupts, handle, model, limited: false }
     }
 
     fn perform(&mut self, operation: Operation) -> Outcome {
@@ -171,6 +184,18 @@ impl Pair {
             Fire(vector) => {
                 self.handle.fire_from_device(vector);
                 model.fire(vector.into());
+            }
+            Retract(vector) => {
+                self.handle.retract(vector);
+                model.retract(vector.into());
+            }
+            MaskUnderFire(vector) => {
+                let hit = model.is_live(vector.into());
+                self.handle.fire_while_masking(vector);
+                self.write_table(u64::from(vector) * 16 + 12, &[1])?;
+                if hit {
+                    self.model.count(vector.into());
+                }
             }
             MaskVector(vector, value) => self.write_table(u64::from(vector) * 16 + 12, &[value])?,
             Write4(offset, value) => self.write_table(offset, &[value])?,
@@ -203,6 +228,7 @@ impl Pair {
             Msi(write) => self.write_msi(write),
             Limit(limits) => {
                 self.handle.limit(limits);
+                self.limited = true;
                 model.limits = limits;
             }
         }
@@ -278,14 +304,15 @@ impl Pair {
         prop_assert!(self.interrupts.read_bar(PENDING.bar, PENDING.offset, &mut pending));
         let bits = number(&self.model.pending(Index::Msix));
         prop_assert_eq!(u32::from_le_bytes(pending), bits, "Pending bits");
-        self.compare_refusals()?;
+        if self.limited {
+            self.compare_refusals()?;
+        }
         match operation {
             Fire(_) if active == Some(Index::Msi) => self.compare_msi(),
-            Fire(_) | AllowLine(_) | Limit(_) => Ok(()),
+            Fire(_) | Retract(_) | AllowLine(_) | Limit(_) => Ok(()),
             Msi(_) => self.compare_msi(),
-            MaskVector(..) | Write4(..) | Write8(..) | Odd(..) | WritePending(..) | Control(_) => {
-                self.compare_msix()
-            }
+            MaskUnderFire(_) | MaskVector(..) | Write4(..) | Write8(..) | Odd(..)
+            | WritePending(..) | Control(_) => self.compare_msix(),
             Reset => self.compare_registers(),
         }
     }

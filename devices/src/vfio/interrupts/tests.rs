@@ -59,6 +59,7 @@ impl Wiring for Host {
 
     fn read_pending(&self, at: Location, data: &mut [u8]) -> io::Result<()> {
         assert_eq!((at.bar, at.offset), (3, 0x2000));
+        data.fill(0);
         data[0] = *self.device_pending.lock().unwrap();
         Ok(())
     }
@@ -105,6 +106,13 @@ impl Vectors for Machine {
         matches!(read, Some(Ok(count)) if self.events[&vector].write(count).is_ok())
     }
 
+    fn forget(&mut self, vector: u16) {
+        note(&self.notes, format!("forget {vector}"));
+        if let Some(event) = self.events.get(&vector) {
+            event.read().unwrap();
+        }
+    }
+
     fn delivery(&self, vector: u16) -> Delivery {
         let used = self.events.contains_key(&vector);
         let way = if used { Way::Routed } else { Way::Detached };
@@ -145,14 +153,19 @@ struct Scene {
 /// Five MSI-X vectors, table at 0 and pending bits at 0x2000 of BAR 3; MSI of
 /// four vectors, 64-bit and maskable; no line.
 fn scene(grows: bool) -> Scene {
-    build(grows, false)
+    build(grows, false, false)
+}
+
+/// The same with `x_exact_pending`.
+fn exact_scene(grows: bool) -> Scene {
+    build(grows, false, true)
 }
 
 fn scene_with_line() -> Scene {
-    build(true, true)
+    build(true, true, false)
 }
 
-fn build(grows: bool, with_line: bool) -> Scene {
+fn build(grows: bool, with_line: bool, exact_pending: bool) -> Scene {
     let notes = Notes::default();
     let refuses = Mutex::default();
     let device_pending = Mutex::default();
@@ -163,6 +176,7 @@ fn build(grows: bool, with_line: bool) -> Scene {
         pending: Location { bar: 3, offset: 0x2000 },
     };
     let abilities = Abilities { msi_control: Some(0x184), msix: Some(layout) };
+    let choices = Choices { no_resize: false, exact_pending };
     let undelivered = Arc::default();
     let refuses = Arc::clone(&undelivered);
     let machine = Machine { notes: Arc::clone(&notes), events: BTreeMap::new(), refuses };
@@ -170,7 +184,7 @@ fn build(grows: bool, with_line: bool) -> Scene {
     let line =
         with_line.then(|| Box::new(Pin(Arc::clone(&notes), event(), event())) as Box<dyn Line>);
     let wiring = Arc::clone(&host) as Arc<dyn Wiring>;
-    let interrupts = Interrupts::new(abilities, wiring, Box::new(machine), line);
+    let interrupts = Interrupts::new(abilities, choices, wiring, Box::new(machine), line);
     Scene { interrupts, host, undelivered, notes }
 }
 
@@ -345,6 +359,81 @@ fn host_that_cannot_grow_and_refuses_keeps_what_it_had() {
     let expected = ["unwire Msix", "wire Msix 0 +---", "wire Msix 0 +", "failure"];
     assert_eq!(scene.heard(), expected);
     assert!(scene.interrupts.view().vectors.iter().any(|v| v.vector == 0 && v.wired));
+}
+
+#[test]
+fn exact_mask_stops_delivery_and_then_the_device_and_unmask_goes_back_the_same_way() {
+    for grows in [true, false] {
+        let scene = exact_scene(grows);
+        scene.interrupts.write_msix_control(ENABLE);
+        scene.program(0, 0);
+        scene.heard();
+
+        scene.program(0, 1);
+        assert_eq!(scene.heard(), ["-0", "wire Msix 0 -"]);
+        assert!(matches!(scene.interrupts.fire(0), Err(FireError::Off(0))));
+        scene.program(0, 0);
+        assert_eq!(scene.heard(), ["wire Msix 0 +", "+0:0x41"]);
+        scene.interrupts.write_msix_control(ENABLE | FUNCTION_MASK);
+        assert_eq!(scene.heard(), ["-0", "wire Msix 0 -"]);
+        scene.interrupts.write_msix_control(0);
+        assert_eq!(scene.heard(), ["unwire Msix", "reset"]);
+    }
+}
+
+#[test]
+fn exact_pending_bit_is_the_devices_own_or_of_an_event_that_was_on_its_way() {
+    let scene = exact_scene(true);
+    scene.interrupts.write_msix_control(ENABLE);
+    scene.program(2, 0);
+    scene.program(2, 1);
+    let own = |bits: u8| *scene.host.device_pending.lock().unwrap() = bits;
+
+    own(1 << 2);
+    assert_eq!(scene.pending(), 1 << 2);
+    assert!(scene.interrupts.view().vectors[0].pending);
+    own(0);
+    assert_eq!(scene.pending(), 0, "its cause is gone");
+    scene.signal(2);
+    assert_eq!(scene.pending(), 1 << 2, "it was on its way");
+    scene.heard();
+    scene.program(2, 0);
+    assert_eq!(scene.heard(), ["wire Msix 2 +", "+2:0x41"], "delivered from the count");
+}
+
+#[test]
+fn exact_unmask_leaves_the_message_to_a_device_that_will_send_one() {
+    let scene = exact_scene(true);
+    scene.interrupts.write_msix_control(ENABLE);
+    scene.program(2, 0);
+    scene.program(2, 1);
+    scene.signal(2);
+    *scene.host.device_pending.lock().unwrap() = 1 << 2;
+    scene.heard();
+
+    scene.program(2, 0);
+
+    assert_eq!(scene.heard(), ["forget 2", "wire Msix 2 +", "+2:0x41"]);
+}
+
+#[test]
+fn exact_unmask_that_the_host_refuses_is_seen_and_what_was_counted_comes_all_the_same() {
+    let scene = exact_scene(true);
+    scene.interrupts.write_msix_control(ENABLE);
+    scene.program(2, 0);
+    scene.program(2, 1);
+    scene.host.refuses.lock().unwrap().insert(2);
+    scene.heard();
+
+    scene.program(2, 0);
+    assert_eq!(scene.heard(), ["wire Msix 2 +", "failure", "+2:0x41"]);
+    assert!(scene.interrupts.view().vectors[0].refusal.is_some());
+
+    scene.host.refuses.lock().unwrap().clear();
+    scene.program(2, 1);
+    scene.program(2, 0);
+    assert_eq!(scene.heard(), ["-2", "wire Msix 2 +", "+2:0x41"]);
+    assert_eq!(scene.interrupts.view().vectors[0].refusal, None);
 }
 
 #[test]

@@ -116,10 +116,17 @@ impl State {
             (_, Some(msix)) => {
                 let all = (0..msix.count()).filter_map(|v| Some((v, msix.view(v)?)));
                 let all = all.map(|(vector, guest)| self.vector_view(vector, guest));
-                all.filter(|vector| !vector.is_reset()).collect()
+                let mut used: Vec<_> = all.filter(|vector| !vector.is_reset()).collect();
+                used.iter_mut().for_each(|view| view.pending |= self.keeps_pending(view));
+                used
             }
             (_, None) => Vec::new(),
         }
+    }
+
+    /// Whether the device keeps an event of a vector that is held.
+    fn keeps_pending(&self, view: &VectorView) -> bool {
+        self.kind == Kind::Msix && !view.guest.live && !view.wired && self.keeps(view.vector)
     }
 
     fn vector_view(&self, vector: u16, guest: msix::View) -> VectorView {

@@ -36,7 +36,10 @@ pub trait Wiring: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum FireError {
     /// It has no wire.
-    #[error("vector {0} is off: the guest has not enabled it, or the host has refused it")]
+    #[error(
+        "vector {0} is off: the guest has not enabled it, or the host has refused it; \
+         with x_exact_pending also while it is masked"
+    )]
     Off(u16),
     /// The host.
     #[error("the host cannot fire vector {0}")]
@@ -56,8 +59,10 @@ pub(super) struct Wired {
     wiring: Arc<dyn Wiring>,
     active: Option<Index>,
     /// Vectors of MSI-X or MSI that have been wired since the guest turned the
-    /// index on. If the host takes the index away, they are wired again with it.
-    wires: BTreeMap<u16, Arc<EventFd>>,
+    /// index on. If the host takes the index away, they come back with it.
+    wires: BTreeMap<u16, Wire>,
+    /// The host can add MSI-X vectors while others are live.
+    grows: bool,
     /// Vectors that the host has allocated for MSI-X, from 0 on. One that can
     /// add vectors allocates each when it is wired.
     allocated: u16,
@@ -65,9 +70,17 @@ pub(super) struct Wired {
     table: u16,
 }
 
+/// From the device to an eventfd.
+struct Wire {
+    event: Arc<EventFd>,
+    /// Taken off, the device itself keeps the vector masked.
+    on: bool,
+}
+
 impl Wired {
-    pub(super) fn new(wiring: Arc<dyn Wiring>, table: u16) -> Self {
-        Self { wiring, active: None, wires: BTreeMap::new(), allocated: 0, table }
+    pub(super) fn new(wiring: Arc<dyn Wiring>, table: u16, may_grow: bool) -> Self {
+        let grows = may_grow && wiring.grows();
+        Self { wiring, active: None, wires: BTreeMap::new(), grows, allocated: 0, table }
     }
 
     pub(super) fn has_line(&self) -> bool {
@@ -85,11 +98,21 @@ impl Wired {
     /// unless it does not even give back what it had to be asked for anew: then
     /// no index is active.
     pub(super) fn add_msix(&mut self, vector: u16, event: Arc<EventFd>) -> io::Result<()> {
-        if !self.wiring.grows() && vector >= self.allocated {
+        if !self.grows && vector >= self.allocated {
             self.grow(vector)?;
         }
         self.wiring.wire(Index::Msix, vector.into(), &[Some(event.as_ref())])?;
-        self.wires.insert(vector, event);
+        self.wires.insert(vector, Wire { event, on: true });
+        Ok(())
+    }
+
+    /// Takes the wire off a vector of MSI-X, which masks it at the device: no
+    /// event comes any more, and the device keeps its Pending bit.
+    pub(super) fn take_off_msix(&mut self, vector: u16) -> io::Result<()> {
+        if self.has(vector) {
+            self.wiring.wire(Index::Msix, vector.into(), &[None])?;
+        }
+        self.wires.get_mut(&vector).into_iter().for_each(|wire| wire.on = false);
         Ok(())
     }
 
@@ -98,7 +121,8 @@ impl Wired {
         let fds: Vec<_> = events.iter().map(|event| Some(event.as_ref())).collect();
         self.wiring.wire(Index::Msi, 0, &fds)?;
         self.active = Some(Index::Msi);
-        self.wires = (0..).zip(events).collect();
+        let wires = events.into_iter().map(|event| Wire { event, on: true });
+        self.wires = (0..).zip(wires).collect();
         Ok(())
     }
 
@@ -134,7 +158,7 @@ impl Wired {
     /// Whether `vector` of the active index is wired; a line has only vector 0.
     pub(super) fn has(&self, vector: u16) -> bool {
         let line = self.has_line() && vector == 0;
-        line || self.active.is_some() && self.wires.contains_key(&vector)
+        line || self.active.is_some() && self.wires.get(&vector).is_some_and(|wire| wire.on)
     }
 
     /// Whether `vector` has been wired since its index was turned on.
@@ -183,14 +207,15 @@ impl Wired {
         grown
     }
 
-    /// MSI-X on with `count` vectors, those wired that were. An edge while they
-    /// were off would be lost, so each gets one event too many instead; drivers
-    /// tolerate those.
+    /// MSI-X on with `count` vectors, those wired that were. An edge while it
+    /// was off would be lost, so each vector that is in use gets one event too
+    /// many instead; drivers tolerate those.
     fn allocate(&mut self, count: u16) -> io::Result<()> {
-        let fds: Vec<_> = (0..count).map(|v| self.wires.get(&v).map(Arc::as_ref)).collect();
+        let wired = |vector| self.wires.get(&vector).filter(|wire| wire.on);
+        let fds: Vec<_> = (0..count).map(|v| wired(v).map(|wire| wire.event.as_ref())).collect();
         self.wiring.wire(Index::Msix, 0, &fds)?;
         (self.active, self.allocated) = (Some(Index::Msix), count);
-        for event in self.wires.values() {
+        for Wire { event, .. } in self.wires.values() {
             // Fails only when the count is full: it is signalled then.
             let _ = event.write(1);
         }

@@ -73,6 +73,8 @@ pub(super) struct Board {
     enablings: usize,
     /// Since the last look at the eventfds.
     was_enabled: bool,
+    /// A vector that fires when the machine has stopped delivering it.
+    fires_while_masked: Option<u16>,
     /// Vectors that the device is sending, having kept them until they were wired.
     sending: Vec<u16>,
 }
@@ -171,6 +173,7 @@ impl Handle {
             open: BTreeSet::new(),
             enablings: 0,
             was_enabled: false,
+            fires_while_masked: None,
             sending: Vec::new(),
         };
         Self(Arc::new(Mutex::new(board)))
@@ -194,10 +197,21 @@ impl Handle {
         }
     }
 
+    /// The device has nothing to say on `vector` any more.
+    pub(super) fn retract(&self, vector: u16) {
+        self.board().device_pending[usize::from(vector)] = false;
+    }
+
+    /// The device fires `vector` when the next operation masks it.
+    pub(super) fn fire_while_masking(&self, vector: u16) {
+        self.board().fires_while_masked = Some(vector);
+    }
+
     /// Messages that arrived since the last look.
     pub(super) fn take_sent(&self) -> Vec<Message> {
         let mut board = self.board();
         board.arrive();
+        board.fires_while_masked = None;
         std::mem::take(&mut board.sent)
     }
 
@@ -242,7 +256,10 @@ impl Wiring for Handle {
         let start = u16::try_from(start).unwrap();
         board.allocate(index, start..start + u16::try_from(triggers.len()).unwrap())?;
         for (vector, trigger) in (start..).zip(triggers) {
-            let Some(trigger) = trigger.filter(|_| index != Index::Intx) else { continue };
+            let Some(trigger) = trigger.filter(|_| index != Index::Intx) else {
+                board.wires.remove(&vector);
+                continue;
+            };
             board.wires.insert(vector, trigger.as_raw_fd());
             if std::mem::take(&mut board.device_pending[usize::from(vector)]) {
                 board.sending.push(vector);
@@ -301,6 +318,9 @@ impl Vectors for Handle {
         for change in changes {
             board.routes[usize::from(change.vector)] = change.route;
             board.deliver(change.vector.into());
+            if change.route == Route::Masked {
+                board.fires_while_masked.take_if(|v| *v == change.vector).map(|v| board.signal(v));
+            }
         }
         Ok(())
     }
@@ -321,6 +341,12 @@ impl Vectors for Handle {
         // Of a vector that is not masked, nobody should ask.
         let on_its_way = board.routes[vector] != Route::Masked;
         on_its_way || board.counts.contains_key(&board.event(vector).as_raw_fd())
+    }
+
+    fn forget(&mut self, vector: u16) {
+        let mut board = self.board();
+        let fd = board.event(vector.into()).as_raw_fd();
+        board.counts.remove(&fd);
     }
 
     fn delivery(&self, _vector: u16) -> Delivery {

@@ -149,6 +149,22 @@ impl Model {
         }
     }
 
+    /// The device has nothing to say on `vector` any more.
+    pub(super) fn retract(&mut self, vector: usize) {
+        self.kept[vector] = false;
+    }
+
+    /// Whether an event of `vector` of MSI-X becomes a message now.
+    pub(super) fn is_live(&self, vector: usize) -> bool {
+        let msix = self.active() == Some(Index::Msix);
+        msix && self.host.wired[vector] && self.route(vector).is_some()
+    }
+
+    /// An event on its way when its vector was masked.
+    pub(super) fn count(&mut self, vector: usize) {
+        self.counted[vector] = true;
+    }
+
     fn wanted(&self) -> Option<(Index, usize)> {
         match (self.enabled, self.msi_enabled, self.line_allowed && self.setup.has_line) {
             (true, ..) => Some((Index::Msix, self.table.len())),
@@ -210,6 +226,9 @@ impl Model {
             }
             let all = (0..self.table.len()).filter(|v| now[*v].is_some() && (fresh || wakes(v)));
             all.for_each(|vector| self.wire(vector));
+            for vector in (0..SLOTS).filter(|v| self.setup.exact && now[*v].is_none()) {
+                self.host.wired[vector] = false;
+            }
         }
         (0..SLOTS).for_each(|vector| self.send(vector));
         for vector in 0..SLOTS {
@@ -266,7 +285,10 @@ impl Model {
         self.host.refusals[vector] = refused;
         if refused.is_none() {
             (self.host.known[vector], self.host.wired[vector]) = (true, true);
-            self.coming[vector] = std::mem::take(&mut self.kept[vector]);
+            if std::mem::take(&mut self.kept[vector]) {
+                // One message for both: the device's own.
+                (self.counted[vector], self.coming[vector]) = (false, true);
+            }
         }
     }
 

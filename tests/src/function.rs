@@ -25,6 +25,8 @@ pub enum Kind {
     NvmeWide,
     /// Another such disk.
     NvmeWide2,
+    /// NVMe disk with a single vector; it holds zeros.
+    NvmeNarrow,
     /// virtio console of which Linux takes 64 vectors, all there are.
     Virtio64,
     /// virtio console of which Linux takes 1,024 vectors, all there are.
@@ -55,6 +57,7 @@ impl Kind {
             Self::Nvme => (host.function("HOTBAY_NVME")?, None),
             Self::NvmeWide => (host.function("HOTBAY_NVME_WIDE")?, None),
             Self::NvmeWide2 => (host.function("HOTBAY_NVME_WIDE_2")?, None),
+            Self::NvmeNarrow => (host.function("HOTBAY_NVME_NARROW")?, None),
             Self::Virtio64 => (host.function("HOTBAY_VIRTIO_64")?, None),
             Self::Virtio1024 => (host.function("HOTBAY_VIRTIO_1024")?, None),
             Self::VirtioLegacy => (host.function("HOTBAY_VIRTIO_LEGACY")?, None),
@@ -74,7 +77,7 @@ impl Kind {
             Self::E1000e => "e1000e",
             Self::Igb => "igb",
             Self::IgbVf => "igbvf",
-            Self::Nvme | Self::NvmeWide | Self::NvmeWide2 => "nvme",
+            Self::Nvme | Self::NvmeWide | Self::NvmeWide2 | Self::NvmeNarrow => "nvme",
             Self::Virtio64 | Self::Virtio1024 | Self::VirtioLegacy => "virtio-pci",
         }
     }
@@ -93,6 +96,7 @@ impl Kind {
             Self::Nvme => read_disk(guest),
             Self::NvmeWide => read_zeros(guest, "wide1"),
             Self::NvmeWide2 => read_zeros(guest, "wide2"),
+            Self::NvmeNarrow => read_zeros(guest, "narrow"),
             Self::Virtio64 => write_to_port(guest, "64"),
             Self::Virtio1024 => write_to_port(guest, "1024"),
             Self::VirtioLegacy => Err(Error::Unexpected(

@@ -37,13 +37,14 @@ fn case_26_1024_vectors_of_a_virtio_console() {
 }
 
 #[test]
-fn case_17_two_disks_of_2048_vectors_and_two_consoles_are_plugged_at_once() {
+fn case_17_disks_of_1_and_2048_vectors_and_two_consoles_are_plugged_at_once() {
     in_lab(|host| {
         let _online = host.processors(8)?;
-        // A disk's driver takes a vector for each processor and one more, a console's takes all.
+        // A disk's driver takes a vector for each processor and one more, if there are, a console's all.
         let plugged = [
-            (Kind::NvmeWide, "disk1", 7, 2048),
-            (Kind::NvmeWide2, "disk2", 7, 2048),
+            (Kind::NvmeNarrow, "disk1", 1, 1),
+            (Kind::NvmeWide, "disk2", 7, 2048),
+            (Kind::NvmeWide2, "disk3", 7, 2048),
             (Kind::Virtio64, "console64", 64, 64),
             (Kind::Virtio1024, "console1024", 1024, 1024),
         ];

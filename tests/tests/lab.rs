@@ -39,7 +39,7 @@ fn virtual_functions_come_and_go() {
 #[test]
 fn functions_of_many_vectors_are_alone_in_their_groups_and_kept_for_guests() {
     in_lab(|host| {
-        for kind in [Kind::NvmeWide, Kind::NvmeWide2] {
+        for kind in [Kind::NvmeWide, Kind::NvmeWide2, Kind::NvmeNarrow] {
             changes_hands(host, kind)?;
         }
         for kind in [Kind::Virtio64, Kind::Virtio1024, Kind::VirtioLegacy] {

@@ -233,6 +233,26 @@ fn case_26_vectors_woken_one_by_one_share_a_commit_and_toggling_costs_none() {
     assert!(matches!(vectors.snapshot(1).unwrap().backend, Backend::Routed(_)));
 }
 
+/// A guest that always wakes one more must not keep a busy vector from its route.
+#[test]
+fn busy_vector_is_routed_after_a_thousand_messages_while_others_still_come() {
+    let scene = scene();
+    let mut vectors = scene.lend(2048);
+    vectors.apply(&[to(0, 0x41)]).unwrap();
+    let mut fired = 0;
+    while vectors.delivery(0).way == Way::Relayed {
+        if fired % 10 == 0 {
+            vectors.apply(&[to(1 + fired / 10, 0x42)]).unwrap();
+        }
+        fire(&mut vectors, 0);
+        assert_eq!(scene.await_arrival(), [0x41]);
+        fired += 1;
+    }
+
+    assert!(vectors.delivery(0).relayed <= 1000, "{:?}", vectors.delivery(0));
+    assert_eq!(scene.relay.promotions(), 1);
+}
+
 #[test]
 fn enabling_again_with_the_same_messages_commits_nothing() {
     let scene = scene();

@@ -75,6 +75,15 @@ impl Host {
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
+    /// Version of its kernel, as far as it says what VFIO can do.
+    pub fn kernel(&self) -> Result<(u32, u32)> {
+        let file = "/proc/sys/kernel/osrelease";
+        let release = fs::read_to_string(file).doing("read the kernel's version")?;
+        let mut parts = release.split(['.', '-']).map_while(|part| part.parse().ok());
+        let version = parts.next().zip(parts.next());
+        version.ok_or_else(|| Error::Unexpected(format!("no version: {release}")))
+    }
+
     /// The host's interrupt of a vector that vfio-pci has wired.
     pub fn interrupt(&self, bdf: &Bdf, vector: u16) -> Result<Interrupt> {
         let name = format!("vfio-msix[{vector}]({bdf})");

@@ -95,9 +95,13 @@ pub trait Vectors: Send {
     /// What becomes of `vector`'s events, for people to look at.
     fn delivery(&self, vector: u16) -> Delivery;
 
-    /// Masks every vector, forgets what was pending, and gives back whatever
-    /// the vectors held: nothing signalled before is delivered after.
+    /// Masks every vector, forgets what was pending, and gives the eventfds
+    /// back: nothing signalled before is delivered after. Interrupt numbers stay,
+    /// for a driver that enables again with the same messages.
     fn reset(&mut self);
+
+    /// [`Vectors::reset`], and the numbers go too: nothing is left of the vectors.
+    fn give_back(&mut self);
 }
 
 /// A level-triggered interrupt line (PCI INTx) lent to one function.

@@ -212,6 +212,7 @@ impl Interrupts {
         state.msi.iter_mut().for_each(Msi::reset);
         state.msix.iter_mut().for_each(Msix::reset);
         state.follow(None);
+        state.vectors.give_back();
     }
 
     /// Fires `vector` of the active index as the hardware would.

@@ -16,13 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use devices::irq::Message;
 use devices::vfio::counters::Counter;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::irq::routes::{Gsi, Routes, is_interrupt};
+use crate::irq::routes::{Routes, is_interrupt};
 use crate::irq::vector::{Promoted, State, Vector};
 use crate::irq::vectors::Lent;
 use crate::seccomp::{Filters, Kind};
@@ -241,26 +240,24 @@ impl Shared {
         if batch.is_empty() {
             return Vec::new();
         }
-        let wanted: Vec<_> =
-            batch.iter().map(|(_, route, to)| (route.map(number_of), *to)).collect();
+        let wanted: Vec<_> = batch.iter().map(|(_, loan, to)| (loan.number(), *to)).collect();
         let numbers = match self.routes.assign(&wanted) {
             Ok(numbers) => numbers,
             Err(error) => {
                 log::warn!("{} vectors stay with the relay thread: {error}", batch.len());
-                let unchanged =
-                    batch.iter().filter_map(|(vector, route, _)| Some((vector, (*route)?)));
+                let unchanged = batch.iter();
                 let orphans =
-                    unchanged.filter_map(|(vector, route)| vector.lock().return_route(route));
+                    unchanged.filter_map(|(vector, loan, _)| vector.lock().return_route(*loan));
                 self.routes.release(&orphans.collect::<Vec<_>>());
                 return Vec::new();
             }
         };
         self.promotions.bump();
         let (mut again, mut orphans) = (Vec::new(), Vec::new());
-        for ((vector, _, message), number) in batch.into_iter().zip(numbers) {
+        for ((vector, loan, message), number) in batch.into_iter().zip(numbers) {
             let Some(number) = number else { continue };
             let mut state = vector.lock();
-            match state.promote((number, message), &self.routes) {
+            match state.promote(loan, (number, message), &self.routes) {
                 Ok(Promoted::Again) if !state.queued => {
                     state.queued = true;
                     again.push(vector);
@@ -273,11 +270,6 @@ impl Shared {
         self.routes.release(&orphans);
         again
     }
-}
-
-/// The number of a route.
-fn number_of((number, _): (Gsi, Message)) -> Gsi {
-    number
 }
 
 impl Queue {

@@ -2,7 +2,7 @@
 //! means which message. Each commit replaces the table whole, so what can be
 //! one commit is one, and an unchanged table is never committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,10 +30,34 @@ pub struct Gsi(u32);
 /// The table and its one way to the kernel.
 pub struct Routes {
     vm: Arc<VmFd>,
-    table: Mutex<BTreeMap<Gsi, Message>>,
+    table: Mutex<Table>,
+    /// Numbers that came back since the table was last looked at; beside it, so that
+    /// who gives one back waits for no commit.
+    freed: Mutex<Vec<Gsi>>,
     count: AtomicUsize,
     commits: AtomicU64,
     irqfds: AtomicU64,
+}
+
+/// Routes that the kernel has, and which of their numbers somebody has. A route
+/// that nobody has does no harm, for nothing is attached to it, and goes with the
+/// next commit.
+#[derive(Default)]
+pub(super) struct Table {
+    kernel: BTreeMap<Gsi, Message>,
+    used: BTreeSet<Gsi>,
+}
+
+impl Table {
+    fn in_use(&self) -> BTreeMap<Gsi, Message> {
+        let used = self.kernel.iter().filter(|(number, _)| self.used.contains(number));
+        used.map(|(number, message)| (*number, *message)).collect()
+    }
+
+    /// Whether the kernel has all of `wanted`, beside whatever else.
+    fn has(&self, wanted: &BTreeMap<Gsi, Message>) -> bool {
+        wanted.iter().all(|(number, message)| self.kernel.get(number) == Some(message))
+    }
 }
 
 impl Gsi {
@@ -49,15 +73,17 @@ impl Routes {
     pub fn new(vm: Arc<VmFd>) -> Self {
         let (commits, irqfds) = (AtomicU64::new(0), AtomicU64::new(0));
         let count = AtomicUsize::new(0);
-        Self { vm, table: Mutex::default(), count, commits, irqfds }
+        Self { vm, table: Mutex::default(), freed: Mutex::default(), count, commits, irqfds }
     }
 
     /// Routes every message in `wanted` with one commit, to the number it comes
     /// with or to the lowest free one, and returns the numbers in order; `None`
-    /// for those that no number is left for. A failed commit changes nothing.
+    /// for those that no number is left for. A failed commit changes nothing, and
+    /// what the kernel has already is not committed again.
     pub fn assign(&self, wanted: &[(Option<Gsi>, Message)]) -> io::Result<Vec<Option<Gsi>>> {
         let mut table = self.lock();
-        let mut next = table.clone();
+        self.reclaim(&mut table);
+        let mut next = table.in_use();
         let mut free = (IOAPIC_PINS..MOST_ROUTES - PIC_LINES).map(Gsi);
         let mut number_for = |(number, message): &(Option<Gsi>, Message)| {
             let number = number.or_else(|| free.find(|free| !next.contains_key(free)))?;
@@ -65,7 +91,12 @@ impl Routes {
             Some(number)
         };
         let numbers = wanted.iter().map(&mut number_for).collect();
-        self.commit(&mut table, next)?;
+        let used: BTreeSet<Gsi> = next.keys().copied().collect();
+        if !table.has(&next) {
+            self.commit(&mut table, next)?;
+        }
+        self.count.fetch_add(used.len() - table.used.len(), Ordering::Relaxed);
+        table.used = used;
         Ok(numbers)
     }
 
@@ -88,17 +119,25 @@ impl Routes {
         }
     }
 
-    /// Takes routes out again. Nothing may be attached to them any more.
+    /// Takes numbers back, without a call to the kernel and without waiting for one.
+    /// Nothing may be attached to them any more.
+    pub fn free(&self, numbers: &[Gsi]) {
+        self.freed.lock().unwrap_or_else(PoisonError::into_inner).extend(numbers);
+        self.count.fetch_sub(numbers.len(), Ordering::Relaxed);
+    }
+
+    /// Takes numbers back, and out of the kernel's table. Nothing may be attached to
+    /// them any more.
     pub fn release(&self, numbers: &[Gsi]) {
-        let mut table = self.lock();
-        let mut next = table.clone();
-        for number in numbers {
-            next.remove(number);
+        if numbers.is_empty() {
+            return;
         }
-        // The kernel keeps routes that nothing can raise until the next commit.
-        if let Err(error) = self.commit(&mut table, next.clone()) {
+        self.free(numbers);
+        let mut table = self.lock();
+        self.reclaim(&mut table);
+        let next = table.in_use();
+        if let Err(error) = self.commit(&mut table, next) {
             log::error!("routes of a removed device stay until the next change: {error}");
-            self.keep(&mut table, next);
         }
     }
 
@@ -135,18 +174,15 @@ impl Routes {
         self.irqfds.load(Ordering::Relaxed)
     }
 
-    /// The count is beside the table, so that nobody waits for a commit to read it.
-    fn keep(&self, table: &mut BTreeMap<Gsi, Message>, next: BTreeMap<Gsi, Message>) {
-        self.count.store(next.len(), Ordering::Relaxed);
-        *table = next;
+    fn reclaim(&self, table: &mut Table) {
+        let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in freed.drain(..) {
+            table.used.remove(&number);
+        }
     }
 
-    fn commit(
-        &self,
-        table: &mut BTreeMap<Gsi, Message>,
-        next: BTreeMap<Gsi, Message>,
-    ) -> io::Result<()> {
-        if *table == next {
+    fn commit(&self, table: &mut Table, next: BTreeMap<Gsi, Message>) -> io::Result<()> {
+        if table.kernel == next {
             return Ok(());
         }
         let messages = next.iter().map(|(number, message)| message_entry(*number, *message));
@@ -154,13 +190,13 @@ impl Routes {
         let routing = KvmIrqRouting::from_entries(&entries).map_err(io::Error::other)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.vm.set_gsi_routing(&routing)?;
-        self.keep(table, next);
+        table.kernel = next;
         Ok(())
     }
 
     /// Held across a commit, so never taken on a vCPU's thread: attaching, detaching
     /// and sending go without it.
-    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Gsi, Message>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

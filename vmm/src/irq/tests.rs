@@ -270,6 +270,69 @@ fn enabling_again_with_the_same_messages_commits_nothing() {
 }
 
 #[test]
+fn case_20_numbers_given_back_at_a_reset_are_free_and_the_same_messages_commit_nothing() {
+    let scene = scene();
+    let mut vectors = scene.lend(4);
+    vectors.apply(&[to(0, 0x42), to(1, 0x43)]).unwrap();
+    scene.await_route(&vectors, 1);
+    let before = scene.routes.commits();
+
+    vectors.give_back();
+    assert_eq!(scene.routes.len(), 0);
+    assert_eq!(vectors.snapshot(1).unwrap().route, None);
+    assert_eq!(scene.routes.commits(), before, "no commit on the way out");
+
+    for (vector, data) in [(0, 0x42), (1, 0x43)] {
+        vectors.apply(&[to(vector, data)]).unwrap();
+        scene.await_route(&vectors, vector);
+    }
+    fire(&mut vectors, 1);
+    assert_eq!(scene.await_arrival(), [0x43]);
+    assert_eq!((scene.routes.len(), scene.routes.commits()), (2, before));
+}
+
+#[test]
+fn case_20_number_given_back_goes_to_others_with_their_message() {
+    let scene = scene();
+    let (mut first, mut second) = (scene.lend(1), scene.lend(1));
+    first.apply(&[to(0, 0x42)]).unwrap();
+    scene.await_route(&first, 0);
+    let number = first.snapshot(0).unwrap().route.unwrap().0;
+
+    first.give_back();
+    second.apply(&[to(0, 0x44)]).unwrap();
+    scene.await_route(&second, 0);
+    first.apply(&[to(0, 0x42)]).unwrap();
+    scene.await_route(&first, 0);
+
+    assert_eq!(second.snapshot(0).unwrap().route.unwrap().0, number);
+    assert_ne!(first.snapshot(0).unwrap().route.unwrap().0, number);
+    fire(&mut first, 0);
+    assert_eq!(scene.await_arrival(), [0x42]);
+    fire(&mut second, 0);
+    assert_eq!(scene.await_arrival(), [0x44]);
+}
+
+#[test]
+fn vectors_given_back_while_they_wait_for_promotion_leave_no_route() {
+    let scene = scene();
+    let mut vectors = scene.lend(8);
+    for round in 0..50 {
+        (0..8).for_each(|vector| vectors.apply(&[to(vector, 0x42 + round % 2)]).unwrap());
+        if round % 3 == 0 {
+            scene.await_route(&vectors, 7);
+        }
+        vectors.give_back();
+    }
+    vectors.apply(&[to(0, 0x45)]).unwrap();
+    scene.await_route(&vectors, 0);
+
+    assert_eq!(scene.routes.len(), 1);
+    fire(&mut vectors, 0);
+    assert_eq!(scene.await_arrival(), [0x45]);
+}
+
+#[test]
 fn dropped_vectors_give_their_routes_back() {
     let scene = scene();
     let mut first = scene.lend(8);

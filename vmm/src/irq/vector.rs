@@ -72,8 +72,16 @@ pub(super) struct State {
     pub(super) watched: Option<u64>,
     /// Waiting for promotion.
     pub(super) queued: bool,
-    /// Given back by its function.
-    closed: bool,
+    /// How often its function has given it back: a batch that began before has
+    /// nothing to do with it any more.
+    generation: u64,
+}
+
+/// What a batch has of a vector while the table changes: its route, if it had one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loan {
+    route: Option<(Gsi, Message)>,
+    generation: u64,
 }
 
 /// What came of a promotion.
@@ -83,7 +91,7 @@ pub(super) enum Promoted {
     Done,
     /// Its message has changed meanwhile.
     Again,
-    /// It is gone meanwhile; the number is nobody's.
+    /// It was given back meanwhile; the number is nobody's.
     Orphan,
 }
 
@@ -183,17 +191,17 @@ impl State {
     }
 
     /// Gives the route away while the table changes: until it is back, nobody
-    /// attaches to its number, and who closes the vector does not free it.
-    pub(super) fn lend_route(&mut self) -> Option<(Gsi, Message)> {
-        self.route.take()
+    /// attaches to its number, and who gives the vector back does not free it.
+    pub(super) fn lend_route(&mut self) -> Loan {
+        Loan { route: self.route.take(), generation: self.generation }
     }
 
     /// The table has not changed. Returns the number if nobody has it now.
-    pub(super) fn return_route(&mut self, route: (Gsi, Message)) -> Option<Gsi> {
-        if self.closed {
-            return Some(route.0);
+    pub(super) fn return_route(&mut self, loan: Loan) -> Option<Gsi> {
+        if self.generation != loan.generation {
+            return loan.number();
         }
-        self.route = Some(route);
+        self.route = loan.route;
         None
     }
 
@@ -201,10 +209,11 @@ impl State {
     /// still what the guest wants.
     pub(super) fn promote(
         &mut self,
+        loan: Loan,
         route: (Gsi, Message),
         routes: &Routes,
     ) -> io::Result<Promoted> {
-        if self.closed {
+        if self.generation != loan.generation {
             return Ok(Promoted::Orphan);
         }
         self.route = Some(route);
@@ -215,8 +224,8 @@ impl State {
     }
 
     /// The function gives the vector back. Returns the number that goes with it.
-    pub(super) fn close(&mut self) -> Option<Gsi> {
-        self.closed = true;
+    pub(super) fn give_back(&mut self) -> Option<Gsi> {
+        self.generation += 1;
         self.route.take().map(|(number, _)| number)
     }
 
@@ -243,5 +252,12 @@ impl State {
             self.attached = false;
         }
         Ok(())
+    }
+}
+
+impl Loan {
+    /// Interrupt number that the vector had.
+    pub(super) fn number(&self) -> Option<Gsi> {
+        self.route.map(|(number, _)| number)
     }
 }

@@ -109,12 +109,18 @@ impl Vectors for Lent {
             }
         }
     }
+
+    fn give_back(&mut self) {
+        self.reset();
+        let numbers: Vec<_> = self.vectors.values().filter_map(|v| v.lock().give_back()).collect();
+        self.relay.routes().free(&numbers);
+    }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         self.reset();
-        let numbers: Vec<_> = self.vectors.values().filter_map(|v| v.lock().close()).collect();
+        let numbers: Vec<_> = self.vectors.values().filter_map(|v| v.lock().give_back()).collect();
         self.relay.routes().release(&numbers);
     }
 }

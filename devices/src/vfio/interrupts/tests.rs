@@ -123,6 +123,11 @@ impl Vectors for Machine {
         self.events.clear();
         note(&self.notes, "reset".to_owned());
     }
+
+    fn give_back(&mut self) {
+        self.events.clear();
+        note(&self.notes, "give back".to_owned());
+    }
 }
 
 struct Pin(Notes, EventFd, EventFd);

@@ -361,6 +361,10 @@ impl Vectors for Handle {
         board.open.clear();
         board.row = 1 - board.row;
     }
+
+    fn give_back(&mut self) {
+        self.reset();
+    }
 }
 
 /// The function's line, and the eventfd that stands for both of its ends.

@@ -96,7 +96,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     let guest = GuestSpaces {
         memory: Arc::clone(&spaces.memory),
         io: Arc::clone(&spaces.ports),
-        windows: Arc::new(memory_slots),
+        windows: Arc::new(memory_slots.clone()),
         apertures: Apertures { io: layout::PCI_IO, mem32: layout::PCI_MEM32, mem64: mem64.clone() },
     };
     let watch = Arc::new(VfioDevice::new(Arc::clone(&vm)));
@@ -105,6 +105,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         iommu: Arc::new(Iommu::new(ram.ranges(), watch)),
         relay: Arc::new(Relay::start(routes, Arc::clone(reports.filters))?),
         spaces: guest,
+        memory_slots,
         vm: Arc::clone(&vm),
     };
     let bay = Bay::new(

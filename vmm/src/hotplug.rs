@@ -42,6 +42,7 @@ use crate::boot;
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::events::Poster;
 use crate::irq::relay::Relay;
+use crate::memory::slots;
 use crate::workers::Workers;
 
 pub use self::build::Built;
@@ -70,6 +71,8 @@ pub struct Host {
     pub relay: Arc<Relay>,
     /// Where BARs go.
     pub spaces: GuestSpaces,
+    /// Memory slots, of RAM and of BARs.
+    pub memory_slots: slots::Slots,
     /// For interrupt lines.
     pub vm: Arc<VmFd>,
 }

@@ -31,12 +31,14 @@ impl Bay {
             list.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
         };
         let routes = self.host.relay.routes();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let machine = [
             ("route_commits", routes.commits()),
             ("promotions", self.host.relay.promotions()),
             ("irqfds", routes.irqfds()),
-            ("routes", u64::try_from(routes.len()).unwrap_or(u64::MAX)),
-            ("free_slots", u64::try_from(self.bus.free_slots()).unwrap_or(u64::MAX)),
+            ("routes", count(routes.len())),
+            ("free_slots", count(self.bus.free_slots())),
+            ("memory_slots", count(self.host.memory_slots.in_use())),
         ];
         let devices = self.devices.iter().filter_map(|(id, device)| {
             let mut counters = device.function()?.counters().list().to_vec();

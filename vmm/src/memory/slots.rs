@@ -40,6 +40,12 @@ impl Slots {
         Self(Arc::new(Shared { vm, numbers: Mutex::new(numbers) }))
     }
 
+    /// How many are in use.
+    pub fn in_use(&self) -> usize {
+        let numbers = self.numbers();
+        usize::try_from(numbers.fresh).unwrap_or(usize::MAX) - numbers.freed.len()
+    }
+
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
         self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }

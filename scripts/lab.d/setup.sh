@@ -28,6 +28,7 @@ setup() {
     publish "$cache/qemu-$qemu_release" fetch_qemu
     publish "$(host_image_dir)" build_host_image
     publish "$cache/disk" build_disk
+    publish "$cache/kexec" build_kexec
   fi
   exec 9>&-
 }
@@ -125,6 +126,24 @@ extract_elf() {
 }
 
 header_field() { od -An -t "u$1" -j "$2" -N "$1" "$3" | tr -d ' '; }
+
+# kexec for a guest: an archive to append to its initramfs, of the tool and the libraries that it loads.
+build_kexec() {
+  local dir=$1 package library packages=$1/packages root=$1/root
+  mkdir -p "$packages" "$root"/{sbin,lib64,lib/x86_64-linux-gnu}
+  refresh_lists
+  download_package kexec-tools "$packages" || return
+  for package in $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances kexec-tools | grep '^libxen'); do
+    download_package "$package" "$packages" || return
+  done
+  cp "$packages/sbin/kexec" "$root/sbin/"
+  for library in $(LD_LIBRARY_PATH=$packages/usr/lib/x86_64-linux-gnu ldd "$root/sbin/kexec" | grep -o '/[^ ]*'); do
+    cp -L "$library" "$root/lib/x86_64-linux-gnu/"
+  done
+  mv "$root"/lib/x86_64-linux-gnu/ld-linux* "$root/lib64/" &&
+    (cd "$root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$dir/archive" && rm -r "$root" "$packages"
+}
 
 # A disk whose content is random but known, so that what a guest reads can be compared.
 build_disk() {

@@ -16,10 +16,16 @@ const PENDING_LIMIT: Duration = Duration::from_secs(30);
 
 /// Extended interrupt registers of Intel's 82576, all in BAR 0 (its data sheet, 8.8): a bit for each vector.
 mod igb {
+    pub(super) const GENERAL: u64 = 0x1514;
+    pub(super) const MULTIPLE_MSIX: u64 = 1 << 4;
     pub(super) const CAUSE_SET: u64 = 0x1520;
     pub(super) const MASK_SET: u64 = 0x1524;
     pub(super) const AUTO_CLEAR: u64 = 0x152c;
 }
+
+/// Vectors of an igb's queues under a driver with two processors, two of each kind. Its watchdog fires them
+/// now and then; vector 0, for everything else, is silent.
+pub const IGB_QUEUES: [u16; 4] = [1, 2, 3, 4];
 
 /// Who makes a vector fire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,22 @@ impl<'v> Bench<'v> {
     pub fn new(vm: &'v mut Vm, id: &'static str, bdf: &str, stimulus: Stimulus) -> Result<Self> {
         let msix = Msix::of(&mut vm.guest, bdf)?;
         Ok(Self { vm, id, msix, stimulus, restless: Vec::new() })
+    }
+
+    /// Does what a driver does first, for a function that has none: registers and messages on, and MSI-X.
+    pub fn without_driver(mut self) -> Result<Self> {
+        self.switch_on()?;
+        Ok(self)
+    }
+
+    /// Registers and messages on, and MSI-X, as after a reset that took them away.
+    pub fn switch_on(&mut self) -> Result {
+        let guest = &mut self.vm.guest;
+        self.msix.function.switch_on(guest, false)?;
+        if self.stimulus == Stimulus::Igb {
+            self.msix.function.write32(guest, 0, igb::GENERAL, igb::MULTIPLE_MSIX)?;
+        }
+        self.msix.enable(guest, true)
     }
 
     /// Leaves these vectors out of what [`Bench::pending_are`] looks at.
@@ -99,6 +121,12 @@ impl<'v> Bench<'v> {
                 self.vm.api.put_json("vm.test-interrupt", &body)?.ok().map(drop)
             }
         }
+    }
+
+    /// The command with which the guest fires an igb's vector itself.
+    pub fn command(&self, vector: &Vector) -> Result<String> {
+        let address = self.msix.function.bar(0)? + igb::CAUSE_SET;
+        Ok(format!("devmem {address:#x} 32 {:#x}", 1 << vector.number))
     }
 
     /// Fires a live vector and waits until the guest has counted it: what was fired before has arrived

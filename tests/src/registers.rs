@@ -10,11 +10,15 @@ pub use self::msix::Msix;
 
 /// What lets a stock kernel's `/dev/mem` at registers that a driver holds (`CONFIG_IO_STRICT_DEVMEM`).
 pub const RELAXED: &str = "iomem=relaxed";
+/// The same for a guest that has loaded no driver.
+pub const RELAXED_AND_BARE: &str = "iomem=relaxed hotbay.modules=none";
 
 /// Capabilities by their ID (PCI Code and ID Assignment, 2).
 pub mod capability {
     /// Power management.
     pub const POWER: u8 = 0x01;
+    /// MSI.
+    pub const MSI: u8 = 0x05;
     /// PCI Express.
     pub const EXPRESS: u8 = 0x10;
     /// MSI-X.
@@ -23,12 +27,24 @@ pub mod capability {
     pub const ADVANCED_FEATURES: u8 = 0x13;
 }
 
-/// Command register, and its bit that lets memory BARs answer.
-pub const COMMAND: u16 = 0x04;
-/// See [`COMMAND`].
-pub const COMMAND_MEMORY: u64 = 1 << 1;
-/// First base address register.
-pub const BAR0: u16 = 0x10;
+/// Command register, and bits of it.
+pub mod command {
+    /// Its offset.
+    pub const REGISTER: u16 = 0x04;
+    /// I/O BARs answer.
+    pub const IO: u64 = 1;
+    /// Memory BARs answer.
+    pub const MEMORY: u64 = 1 << 1;
+    /// The function may write memory, and send messages.
+    pub const BUS_MASTER: u64 = 1 << 2;
+    /// INTx is silent.
+    pub const INTX_DISABLE: u64 = 1 << 10;
+}
+
+/// First base address register, and the bits of each that say whether it takes two registers.
+const BAR0: u64 = 0x10;
+const MEMORY_TYPE: u64 = 7;
+const MEMORY_64: u64 = 4;
 
 /// Where the capabilities' list begins, and how much of configuration space it can lie in.
 const CAPABILITIES: usize = 0x34;
@@ -58,13 +74,17 @@ pub struct Registers {
     config: u64,
     /// First address of each BAR; memory and I/O alike, 0 for one that it has not.
     bars: [u64; 6],
+    /// The base address registers as they were.
+    raw_bars: Vec<u64>,
     /// ID and offset of each capability.
     capabilities: Vec<(u8, u16)>,
 }
 
 impl Registers {
-    /// Finds the function at `bdf` in the guest.
+    /// Waits for the function at `bdf` in the guest, until its BARs are placed.
     pub fn of(guest: &mut Guest, bdf: &str) -> Result<Self> {
+        let placed = format!("ls /sys/bus/pci/devices/{bdf}/resource?");
+        guest.wait_for(&format!("{bdf} has its BARs"), &placed)?;
         let bars = placed_bars(guest, bdf)?;
         let header = guest.run(&format!(
             "xxd -p -c {CONVENTIONAL_SIZE} -l {CONVENTIONAL_SIZE} /sys/bus/pci/devices/{bdf}/config"
@@ -76,13 +96,49 @@ impl Registers {
         let device = bdf.rsplit(':').next().and_then(|tail| hex(tail.split('.').next()?));
         let device = device.ok_or_else(|| Error::Unexpected(format!("{bdf} is no address")))?;
         let config = base + (device << DEVICE_SHIFT);
-        Ok(Self { bdf: bdf.to_owned(), config, bars, capabilities })
+        let raw_bars = (0..6).map(|bar| read_memory(guest, Width::Dword, config + BAR0 + 4 * bar));
+        let raw_bars = raw_bars.collect::<Result<_>>()?;
+        Ok(Self { bdf: bdf.to_owned(), config, bars, raw_bars, capabilities })
     }
 
     /// First address of a BAR.
     pub fn bar(&self, bar: usize) -> Result<u64> {
         let placed = self.bars.get(bar).copied().filter(|address| *address != 0);
         placed.ok_or_else(|| Error::Unexpected(format!("{} has no BAR {bar}", self.bdf)))
+    }
+
+    /// Moves a memory BAR as an operating system would: decoding off, the new address, decoding on. In one
+    /// command, for whoever uses the function meanwhile sees it gone.
+    pub fn move_bar(&mut self, guest: &mut Guest, bar: usize, to: u64) -> Result {
+        let decoding = self.config_read(guest, Width::Word, command::REGISTER)?;
+        let wide = self.raw_bars.get(bar).is_some_and(|raw| raw & MEMORY_TYPE == MEMORY_64);
+        let (command, register) =
+            (self.config + u64::from(command::REGISTER), self.config + BAR0 + 4 * bar as u64);
+        let mut steps = vec![
+            format!("devmem {:#x} 16 {:#x}", command, decoding & !command::MEMORY),
+            format!("devmem {:#x} 32 {:#x}", register, to & 0xffff_ffff),
+        ];
+        if wide {
+            steps.push(format!("devmem {:#x} 32 {:#x}", register + 4, to >> 32));
+        }
+        steps.push(format!("devmem {:#x} 16 {decoding:#x}", command));
+        guest.run(&steps.join(" && "))?;
+        self.bars[bar] = to;
+        Ok(())
+    }
+
+    /// Writes the base address registers as they were, after a reset that cleared them.
+    pub fn restore_bars(&self, guest: &mut Guest) -> Result {
+        for (at, raw) in (self.config + BAR0..).step_by(4).zip(&self.raw_bars) {
+            write_memory(guest, Width::Dword, at, *raw)?;
+        }
+        Ok(())
+    }
+
+    /// What the base address registers hold now; only their flags, if they place nothing.
+    pub fn raw_bars(&self, guest: &mut Guest) -> Result<Vec<u64>> {
+        let bars = (self.config + BAR0..).step_by(4).take(self.raw_bars.len());
+        bars.map(|at| read_memory(guest, Width::Dword, at)).collect()
     }
 
     /// Reads a register, by BAR and offset in it.
@@ -116,8 +172,18 @@ impl Registers {
     }
 
     /// Offset of a capability in configuration space.
-    pub fn capability(&self, id: u8) -> Option<u16> {
-        self.capabilities.iter().find(|(found, _)| *found == id).map(|(_, offset)| *offset)
+    pub fn capability(&self, id: u8) -> Result<u16> {
+        let found = self.capabilities.iter().find(|(found, _)| *found == id);
+        let offset = found.map(|(_, offset)| *offset);
+        offset.ok_or_else(|| Error::Unexpected(format!("{} has no capability {id:#x}", self.bdf)))
+    }
+
+    /// Lets the function's memory BARs answer and lets it send messages, with INTx silent or not. A driver
+    /// does so; without one the guest has not.
+    pub fn switch_on(&self, guest: &mut Guest, intx: bool) -> Result {
+        let on = command::MEMORY | command::BUS_MASTER;
+        let value = if intx { on } else { on | command::INTX_DISABLE };
+        self.config_write(guest, Width::Word, command::REGISTER, value)
     }
 }
 

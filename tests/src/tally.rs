@@ -58,6 +58,14 @@ impl Row {
         })
     }
 
+    /// The command that prints what all processors counted so far, together.
+    pub fn counting(&self) -> String {
+        format!(
+            "awk '/{}/ {{ for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i }} END {{ print n + 0 }}' /proc/interrupts",
+            self.pattern()
+        )
+    }
+
     /// Number that Linux has given the interrupt.
     pub fn irq(&self, guest: &mut Guest) -> Result<u32> {
         let row = guest.run(&format!("grep -E '{}' /proc/interrupts", self.pattern()))?;

@@ -1,11 +1,13 @@
 //! A `hotbay` process with its guest: started with options, driven over its API socket, killed when dropped.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use api::schema::interrupts::{DeviceInterrupts, InterruptMode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub words: &'static str,
     /// Functions the guest has from the start, with their ids.
     pub devices: Vec<(Bdf, &'static str)>,
+    /// Archives to append to the initramfs; the kernel unpacks one after the other.
+    pub archives: Vec<PathBuf>,
     /// More arguments for `hotbay`.
     pub arguments: Vec<String>,
 }
@@ -51,6 +55,7 @@ impl Default for Options {
             memory: "size=512M",
             words: "",
             devices: Vec::new(),
+            archives: Vec::new(),
             arguments: Vec::new(),
         }
     }
@@ -72,7 +77,9 @@ impl Options {
     pub fn start(self) -> Result<Vm> {
         let dir = tempfile::Builder::new().prefix("hotbay-").tempdir().doing("make a folder")?;
         let (socket, serial) = (dir.path().join("api.sock"), serial_socket(&dir));
-        let mut process = Process::start(self.command(&socket, &serial)?, dir.path().join("log"))?;
+        let initramfs = self.initramfs(&dir)?;
+        let command = self.command(&socket, &serial, &initramfs)?;
+        let mut process = Process::start(command, dir.path().join("log"))?;
         let serial = process.connect(&serial)?;
         process.connect(&socket)?;
         Ok(Vm { api: Api::new(socket), guest: Guest::new(serial)?, process, dir })
@@ -85,12 +92,27 @@ impl Options {
         Ok(vm)
     }
 
-    fn command(&self, socket: &Path, serial: &Path) -> Result<Command> {
+    /// The flavour's initramfs, or a file with the archives after it.
+    fn initramfs(&self, dir: &TempDir) -> Result<PathBuf> {
+        let plain = self.flavour.initramfs()?;
+        if self.archives.is_empty() {
+            return Ok(plain);
+        }
+        let long = dir.path().join("initramfs");
+        let mut file = File::create(&long).doing("make an initramfs")?;
+        for part in [&plain].into_iter().chain(&self.archives) {
+            let mut part = File::open(part).doing(format!("open {}", part.display()))?;
+            io::copy(&mut part, &mut file).doing("append to an initramfs")?;
+        }
+        Ok(long)
+    }
+
+    fn command(&self, socket: &Path, serial: &Path, initramfs: &Path) -> Result<Command> {
         let kernel = if self.elf { self.flavour.elf()? } else { self.flavour.kernel()? };
         let mut command = Command::new(binary("hotbay"));
         command.arg("--api-socket").arg(socket);
         command.arg("--kernel").arg(kernel);
-        command.arg("--initramfs").arg(self.flavour.initramfs()?);
+        command.arg("--initramfs").arg(initramfs);
         command.arg("--cmdline").arg(format!("console=ttyS0 quiet panic=-1 {}", self.words));
         command.args(["--cpus", self.cpus, "--memory", self.memory, "--console", "off"]);
         command.arg("--serial").arg(format!("socket={}", serial.display()));
@@ -116,6 +138,22 @@ impl Vm {
     /// Answer to `vm.counters`.
     pub fn counters(&self) -> Result<Value> {
         self.api.get("vm.counters")?.ok()
+    }
+
+    /// Answer to `vm.interrupts` for one device.
+    pub fn interrupts(&self, id: &str) -> Result<DeviceInterrupts> {
+        let mut all = self.api.get(&format!("vm.interrupts?id={id}"))?.ok()?;
+        serde_json::from_value(all[id].take())
+            .map_err(|error| Error::Unexpected(format!("no interrupts ({error}): {all}")))
+    }
+
+    /// Waits until the guest has this kind of interrupt on, and the host too.
+    pub fn mode_becomes(&self, id: &str, mode: InterruptMode) -> Result {
+        until(&format!("{mode:?} of {id}"), STOP_LIMIT, || {
+            let seen = self.interrupts(id)?;
+            let both = (seen.mode, seen.host_mode) == (mode, mode);
+            Ok(if both { Look::Holds(()) } else { Look::NotYet(format!("{seen:?}")) })
+        })
     }
 
     /// Plugs a function in; its address in the guest.
@@ -248,9 +286,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        evidence::keep("hotbay's threads", whereabouts(self.child.id()));
         // Either fails only if the process has ended already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
         evidence::keep("hotbay's log", self.log().unwrap_or_default());
     }
+}
+
+/// Where in the kernel each thread of a process is: a guest that stands still may wait for one of them.
+fn whereabouts(pid: u32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let line = |task: fs::DirEntry| {
+        let read = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        format!("{}: {} in {}", read("comm").trim(), read("syscall").trim(), read("wchan").trim())
+    };
+    tasks.map(line).collect::<Vec<_>>().join("\n")
 }

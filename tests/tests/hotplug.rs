@@ -77,7 +77,7 @@ fn two_devices_work_at_once_and_leave_one_by_one() {
 }
 
 #[test]
-fn guest_with_a_device_reboots_and_uses_it_again() {
+fn case_20_guest_with_a_device_reboots_and_uses_it_again() {
     in_lab(|host| {
         let nic = Kind::E1000e.take(host)?;
         let mut vm = Options::default().boot()?;

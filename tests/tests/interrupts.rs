@@ -8,7 +8,7 @@ use serde_json::json;
 use tests::error::{Error, ensure};
 use tests::guest::Guest;
 use tests::wait::{Look, until};
-use tests::{Host, Kind, Options, Result, Vm, in_lab};
+use tests::{Host, Kind, Options, Result, in_lab};
 
 #[test]
 fn e1000e_interrupts_are_counted() {
@@ -67,7 +67,7 @@ fn vectors_are_seen_where_they_are_and_a_test_interrupt_reaches_the_driver() {
         nic.kind.use_in(&mut vm.guest)?;
 
         let seen = until("routes for all vectors", ROUTED_LIMIT, || {
-            let seen = interrupts(&vm)?;
+            let seen = vm.interrupts("nic0")?;
             let routed = seen.vectors.iter().all(|v| v.delivery.backend == Backend::Routed);
             Ok(if routed { Look::Holds(seen) } else { Look::NotYet(format!("{seen:?}")) })
         })?;
@@ -98,12 +98,6 @@ fn count_of_other(guest: &mut Guest, bdf: &str) -> Result<u64> {
     let line = format!("PCI-MSIX-{bdf} +{OTHER}-edge");
     let count = guest.run(&format!("awk '/{line}/ {{ print $2 }}' /proc/interrupts"))?;
     count.parse().map_err(|_| Error::Unexpected(format!("no count: {count}")))
-}
-
-fn interrupts(vm: &Vm) -> Result<DeviceInterrupts> {
-    let mut all = vm.api.get("vm.interrupts?id=nic0")?.ok()?;
-    serde_json::from_value(all["nic0"].take())
-        .map_err(|error| Error::Unexpected(format!("no interrupts ({error}): {all}")))
 }
 
 /// Three of five vectors live, each from the host's interrupt to a route of its own.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use api::request::code;
 use serde_json::json;
-use tests::bench::{Bench, Stimulus, Vector};
+use tests::bench::{Bench, IGB_QUEUES, Stimulus, Vector};
 use tests::error::{ensure, same};
 use tests::registers::RELAXED;
 use tests::tally::Row;
@@ -24,8 +24,7 @@ fn case_24_pause_and_resume_with_pending_vectors() {
         let mut vm = Options { cpus: "boot=2", words: RELAXED, ..Options::default() }.boot()?;
         let bdf = vm.add(&nic.bdf, "nic0")?;
         nic.kind.use_in(&mut vm.guest)?;
-        // The driver's watchdog fires its two queues.
-        let mut bench = Bench::new(&mut vm, "nic0", &bdf, Stimulus::Loopback)?.but(&[1, 2]);
+        let mut bench = Bench::new(&mut vm, "nic0", &bdf, Stimulus::Loopback)?.but(&IGB_QUEUES);
         let driven = bench.of_driver(0);
         let masked = bench.spare(5, Row::Posted, 0)?;
         let fresh = bench.spare(6, Row::Nested, 1)?;

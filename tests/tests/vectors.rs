@@ -1,25 +1,31 @@
 //! Cases 4 to 11 of the MSI-X design: vectors of real functions, masked and unmasked by the guest's hand
 //! while they fire. Functions of the file have the cases' numbers.
 
-use tests::bench::{Bench, Stimulus, Vector};
+use std::time::Duration;
+
+use api::schema::interrupts::InterruptMode;
+use tests::bench::{Bench, IGB_QUEUES, Stimulus, Vector};
 use tests::error::{ensure, same};
 use tests::host::Interrupt;
 use tests::registers::RELAXED;
 use tests::tally::Row;
+use tests::wait::{Look, until};
 use tests::{Kind, Options, Result, in_lab};
+
+/// From asking Linux to move a vector to its being elsewhere, while it fires.
+const MOVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a masked vector fires.
 const TIMES: usize = 3;
 
 #[test]
-fn case_04_to_10_an_igb_fires_its_own_vectors() {
+fn case_04_to_11_and_15_an_igb_fires_its_own_vectors() {
     in_lab(|host| {
         let nic = Kind::Igb.take(host)?;
         let mut vm = Options { cpus: "boot=2", words: RELAXED, ..Options::default() }.boot()?;
         let bdf = vm.add(&nic.bdf, "nic0")?;
         nic.kind.use_in(&mut vm.guest)?;
-        // The driver's watchdog fires its two queues; its vector for everything else is silent.
-        let mut bench = Bench::new(&mut vm, "nic0", &bdf, Stimulus::Igb)?.but(&[1, 2]);
+        let mut bench = Bench::new(&mut vm, "nic0", &bdf, Stimulus::Igb)?.but(&IGB_QUEUES);
         let driven = bench.of_driver(0);
         let first = bench.spare(5, Row::Posted, 0)?;
         let second = bench.spare(6, Row::Nested, 1)?;
@@ -30,6 +36,8 @@ fn case_04_to_10_an_igb_fires_its_own_vectors() {
         mask_and_pending(&mut bench, &driven, &second)?;
         mask_and_pending(&mut bench, &first, &second)?;
         two_masks(&mut bench, [&driven, &first], &second)?;
+        case_11_affinity_changes_under_fire(&mut bench, &driven)?;
+        case_15_disabled_in_flight_and_enabled_again(&mut bench, &first, &second)?;
         nic.kind.use_in(&mut vm.guest)
     });
 }
@@ -41,9 +49,7 @@ fn case_05_to_10_hold_with_exact_pending_bits() {
         let mut vm = Options { cpus: "boot=2", words: RELAXED, ..Options::default() }.boot()?;
         let bdf = vm.add_with(&nic.bdf, "nic0", "x_exact_pending")?;
         nic.kind.use_in(&mut vm.guest)?;
-        // The driver's watchdog fires its four queues.
-        let queues = [1, 2, 3, 4];
-        let mut bench = Bench::new(&mut vm, "nic0", &bdf, Stimulus::Igb)?.but(&queues);
+        let mut bench = Bench::new(&mut vm, "nic0", &bdf, Stimulus::Igb)?.but(&IGB_QUEUES);
         let driven = bench.of_driver(0);
         let first = bench.spare(5, Row::Posted, 0)?;
         let second = bench.spare(6, Row::Nested, 1)?;
@@ -73,6 +79,7 @@ fn case_05_to_10_the_loopback_fires_a_disk_s_vectors() {
         mask_and_pending(&mut bench, &admin, &other)?;
         mask_and_pending(&mut bench, &queue, &other)?;
         two_masks(&mut bench, [&admin, &queue], &other)?;
+        case_05_and_06_a_read_waits_for_the_unmask(&mut bench, &queue)?;
         disk.kind.use_in(&mut vm.guest)
     });
 }
@@ -277,4 +284,102 @@ fn fire_both(bench: &mut Bench<'_>, [a, b]: [&Vector; 2]) -> Result {
         bench.fire(b)?;
     }
     bench.pending_are(&[a, b])
+}
+
+/// The disk itself fires: its completion is pending while the vector is masked, and the reader waits.
+fn case_05_and_06_a_read_waits_for_the_unmask(bench: &mut Bench<'_>, queue: &Vector) -> Result {
+    let before = bench.count(queue)?;
+    bench.mask(queue)?;
+    bench.vm.guest.run(
+        "(taskset 1 dd if=/dev/nvme0n1 of=/dev/null bs=4k count=1 iflag=direct && touch /tmp/read) \
+         >/dev/null 2>&1 &",
+    )?;
+    bench.pending_are(&[queue])?;
+    bench.has_counted(queue, before)?;
+    bench.vm.guest.run("[ ! -e /tmp/read ]")?;
+
+    bench.unmask(queue)?;
+
+    bench.counts(queue, before + 1)?;
+    bench.vm.guest.wait_for("the read has ended", "[ -e /tmp/read ]").map(drop)
+}
+
+/// Linux moves a vector between processors all the time while it fires: each fire is counted, once.
+/// When it stays, nothing comes at the processor that it has left.
+fn case_11_affinity_changes_under_fire(bench: &mut Bench<'_>, tested: &Vector) -> Result {
+    const FIRES: u64 = 40;
+    let (irq, fire) = (tested.row.irq(&mut bench.vm.guest)?, bench.command(tested)?);
+    let before = bench.count(tested)?;
+
+    let moves = bench.vm.guest.run(&format!(
+        "rm -f /tmp/over
+         moves=0; while [ ! -e /tmp/over ]; do for cpu in 1 2; do
+           echo $cpu >/proc/irq/{irq}/smp_affinity; moves=$((moves + 1)); echo $moves >/tmp/moves
+         done; done &
+         for fire in $(seq {FIRES}); do
+           {fire}
+           looks=0; until [ $({count}) -ge $(({before} + fire)) ]; do
+             looks=$((looks + 1)); [ $looks -lt 500 ] || {{ echo fire $fire is lost; exit 1; }}
+           done
+         done
+         touch /tmp/over; wait; cat /tmp/moves",
+        count = tested.row.counting(),
+    ))?;
+
+    println!("measured: {FIRES} fires under {moves} changes of affinity");
+    bench.has_counted(tested, before + FIRES)?;
+    bench.vm.guest.run(&format!("echo 2 >/proc/irq/{irq}/smp_affinity"))?;
+    // Linux moves it as it takes an interrupt, unless the last move is not over yet.
+    until("the move", MOVE_LIMIT, || {
+        bench.fence(tested)?;
+        let at = bench.vm.guest.run(&format!("cat /proc/irq/{irq}/effective_affinity"))?;
+        Ok(if at.trim() == "2" { Look::Holds(()) } else { Look::NotYet(at) })
+    })?;
+    let left = tested.row.each(&mut bench.vm.guest)?;
+    for _ in 0..TIMES {
+        bench.fence(tested)?;
+    }
+    let now = tested.row.each(&mut bench.vm.guest)?;
+    same("the processor that it has left", &now.first(), &left.first())
+}
+
+/// What was fired before the disable is delivered by then, or never.
+fn case_15_disabled_in_flight_and_enabled_again(
+    bench: &mut Bench<'_>,
+    tested: &Vector,
+    fence: &Vector,
+) -> Result {
+    let fire = bench.command(tested)?;
+    for _ in 0..10 {
+        bench.vm.guest.run(&[fire.as_str(); 4].join("; "))?;
+        bench.msix.enable(&mut bench.vm.guest, false)?;
+        bench.vm.mode_becomes(bench.id, InterruptMode::None)?;
+        let delivered = bench.count(tested)?;
+
+        bench.msix.enable(&mut bench.vm.guest, true)?;
+
+        bench.fence(fence)?;
+        bench.has_counted(tested, delivered)?;
+    }
+    case_15_a_pending_bit_does_not_survive(bench, tested, fence)
+}
+
+fn case_15_a_pending_bit_does_not_survive(
+    bench: &mut Bench<'_>,
+    tested: &Vector,
+    fence: &Vector,
+) -> Result {
+    let before = bench.count(tested)?;
+    bench.mask(tested)?;
+    bench.fire(tested)?;
+    bench.pending_are(&[tested])?;
+
+    bench.msix.enable(&mut bench.vm.guest, false)?;
+    bench.msix.enable(&mut bench.vm.guest, true)?;
+
+    bench.pending_are(&[])?;
+    bench.unmask(tested)?;
+    bench.fence(fence)?;
+    bench.has_counted(tested, before)?;
+    bench.fence(tested)
 }

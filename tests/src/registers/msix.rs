@@ -2,7 +2,7 @@
 //! the pending bits.
 
 use super::{Registers, Width, capability};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::guest::Guest;
 
 /// Message control: MSI-X Enable.
@@ -57,8 +57,7 @@ impl Msix {
     /// Finds the table and the pending bits of the function at `bdf`.
     pub fn of(guest: &mut Guest, bdf: &str) -> Result<Self> {
         let function = Registers::of(guest, bdf)?;
-        let missing = || Error::Unexpected(format!("{bdf} has no MSI-X"));
-        let capability = function.capability(capability::MSIX).ok_or_else(missing)?;
+        let capability = function.capability(capability::MSIX)?;
         let mut location = |register: u16| {
             let value = function.config_read(guest, Width::Dword, capability + register)?;
             let bar = usize::try_from(value & BAR_MASK).unwrap_or_default();
@@ -73,6 +72,18 @@ impl Msix {
     /// The BAR that holds the table.
     pub fn table_bar(&self) -> usize {
         self.table.0
+    }
+
+    /// Physical addresses of the table and of the pending bits.
+    pub fn addresses(&self) -> Result<[u64; 2]> {
+        let (table, pending) = (self.table, self.pending);
+        Ok([self.function.bar(table.0)? + table.1, self.function.bar(pending.0)? + pending.1])
+    }
+
+    /// Switches MSI-X on or off.
+    pub fn enable(&self, guest: &mut Guest, enabled: bool) -> Result {
+        let others = self.control(guest)? & !ENABLE;
+        self.write_control(guest, if enabled { others | ENABLE } else { others })
     }
 
     /// Message control.

@@ -1,0 +1,127 @@
+//! Case 21 of the MSI-X design: functions are unplugged while they fire, again and again, and nothing is
+//! left of them. docs/testing.md has the long version.
+
+use std::env;
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tests::error::{Doing, ensure, same};
+use tests::http::Api;
+use tests::wait::{Look, until};
+use tests::{Error, Function, Host, Kind, Options, Result, Vm, in_lab};
+
+/// From the interface coming up to the vectors being live.
+const FIRST_LIMIT: Duration = Duration::from_secs(60);
+
+/// The C library keeps the stacks of threads that ended for the next ones, each a mapping and its guard:
+/// as many as there were workers at once.
+const STACKS: usize = 8;
+
+/// Cycles in every run of the tests.
+const CYCLES: u32 = 20;
+
+#[test]
+fn case_21_unplugged_while_it_fires_again_and_again() {
+    in_lab(|host| {
+        let cycles = match env::var("HOTBAY_CYCLES") {
+            Ok(asked) => asked.parse().map_err(|_| Error::Unexpected(format!("{asked} cycles")))?,
+            Err(_) => CYCLES,
+        };
+        let nic = Kind::E1000e.take(host)?;
+        let mut vm = Options { cpus: "boot=2", ..Options::default() }.boot()?;
+        // The first time, what is kept for ever is made: the guest's own state, and hotbay's.
+        cycle(&mut vm, &nic)?;
+        let before = held(&vm, host)?;
+        let begun = Instant::now();
+        let mut fired = 0;
+
+        for _ in 0..cycles {
+            fired += cycle(&mut vm, &nic)?;
+        }
+
+        vm.descriptors_return_to(host, before.descriptors)?;
+        let after = held(&vm, host)?;
+        println!(
+            "measured: {cycles} cycles in {:.0?}, {fired} interrupts asked for; {before:?}, then {after:?}",
+            begun.elapsed()
+        );
+        let grown = after.mappings.saturating_sub(before.mappings);
+        ensure(grown <= STACKS, || format!("{grown} mappings more than before"))?;
+        same("what hotbay holds", &Held { mappings: 0, ..after }, &Held { mappings: 0, ..before })
+    });
+}
+
+/// What a function that is gone has given back.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    descriptors: usize,
+    /// All of its address space, and those that show a device.
+    mappings: usize,
+    device_mappings: usize,
+    threads: usize,
+    routes: u64,
+    memory_slots: u64,
+    free_slots: u64,
+}
+
+fn held(vm: &Vm, host: &Host) -> Result<Held> {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", vm.pid())).doing("read mappings")?;
+    let counters = vm.counters()?;
+    let machine = |name: &str| counters["__machine"][name].as_u64().unwrap_or(u64::MAX);
+    Ok(Held {
+        descriptors: vm.settled_descriptors(host)?,
+        mappings: maps.lines().count(),
+        device_mappings: maps.lines().filter(|line| line.contains("vfio")).count(),
+        threads: host.threads(vm.pid())?.len(),
+        routes: machine("routes"),
+        memory_slots: machine("memory_slots"),
+        free_slots: machine("free_slots"),
+    })
+}
+
+/// Plugs the function in, brings its interface up and takes it away while the guest sends packets and the
+/// loopback fires all its vectors. How often it fired.
+fn cycle(vm: &mut Vm, nic: &Function<'_>) -> Result<u64> {
+    vm.add(&nic.bdf, "nic0")?;
+    let net = nic.kind.interface(&mut vm.guest)?;
+    vm.guest.run(&format!(
+        "ip link set {net} up && ip addr add 10.0.2.15/24 dev {net}
+         (while [ -e /sys/class/net/{net} ]; do ping -c 20 -i 0.01 -I {net} 10.0.2.2; done) >/dev/null 2>&1 &"
+    ))?;
+    let (over, fired) = (AtomicBool::new(false), AtomicU64::new(0));
+    let api = vm.api.clone();
+    thread::scope(|scope| {
+        let fire = || fire_until(&over, &api, &fired);
+        thread::Builder::new()
+            .name("fire".into())
+            .spawn_scoped(scope, fire)
+            .doing("start a thread that fires")?;
+        // It fires by now, and goes on until the function is gone.
+        let begun = until("the first interrupts", FIRST_LIMIT, || {
+            let fired = fired.load(Ordering::Relaxed);
+            Ok(if fired >= 3 { Look::Holds(()) } else { Look::NotYet(fired.to_string()) })
+        });
+        let removed = begun.and_then(|()| vm.remove("nic0"));
+        over.store(true, Ordering::Relaxed);
+        removed
+    })?;
+    vm.guest.run("wait; ip link show").map(drop)?;
+    Ok(fired.load(Ordering::Relaxed))
+}
+
+/// Fires every vector of the driver's in turn. Refusals are not counted: the guest turns vectors off when it
+/// lets go of the function, and then it is gone.
+fn fire_until(over: &AtomicBool, api: &Api, fired: &AtomicU64) {
+    for vector in (0..3).cycle() {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let body = json!({ "id": "nic0", "vector": vector });
+        if api.put_json("vm.test-interrupt", &body).is_ok_and(|answer| answer.status == 204) {
+            fired.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

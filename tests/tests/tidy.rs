@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +68,9 @@ const FOREIGN_NAME: &str = "kvm_hyperv";
 /// Lines of code: comments, blank lines and a closing `mod tests` do not count.
 const LONGEST_FILE: usize = 400;
 
+/// The design of MSI-X lists so many cases (docs/interrupts.md).
+const CASES: u32 = 27;
+
 #[test]
 fn modules_only_look_down() {
     let mut wrong = Vec::new();
@@ -120,6 +124,42 @@ fn every_file_says_what_it_is_and_stays_short() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+#[test]
+fn every_case_of_the_design_has_a_test_with_its_number() {
+    let files = ["api", "devices", "vmm", "tests"].into_iter().flat_map(all_sources);
+    let texts: Vec<String> = files.map(|file| fs::read_to_string(file).unwrap()).collect();
+    let named = texts.iter().flat_map(|text| text.split("fn case_").skip(1)).flat_map(cases);
+    let missing = {
+        let named: BTreeSet<u32> = named.collect();
+        (1..=CASES).filter(|case| !named.contains(case)).collect::<Vec<_>>()
+    };
+    assert!(missing.is_empty(), "no test is called case_NN_... for {missing:?}");
+}
+
+/// Numbers at the start of a name: `05_and_06_...`, `04_to_11_and_15_...`.
+fn cases(name: &str) -> Vec<u32> {
+    let mut found: Vec<u32> = Vec::new();
+    let mut from = None;
+    for word in name.split('_') {
+        match (word, word.parse::<u32>()) {
+            (_, Ok(number)) => {
+                found.extend(from.take().map_or(number..=number, |from| from + 1..=number));
+            }
+            ("and", _) => {}
+            ("to", _) => from = found.last().copied(),
+            _ => break,
+        }
+    }
+    found
+}
+
+#[test]
+fn numbers_of_cases_are_read_from_names() {
+    assert_eq!(cases("05_and_06_masked_fires_come_once"), [5, 6]);
+    assert_eq!(cases("04_to_07_and_15_of_an_igb"), [4, 5, 6, 7, 15]);
+    assert_eq!(cases("17_one_vector_and_2048()"), [17]);
+}
+
 /// Whether `text` uses module `above`, by a path or in a braced list of the crate's modules.
 fn names(text: &str, above: &str) -> bool {
     text.match_indices(&format!("crate::{above}")).any(|(at, found)| {
@@ -129,15 +169,26 @@ fn names(text: &str, above: &str) -> bool {
 
 /// Source files of a crate, its tests left out.
 fn sources(krate: &str) -> Vec<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(krate).join("src");
+    let mut found = rust_files(source);
+    found.retain(|file| !file.ends_with("tests.rs"));
+    found
+}
+
+/// Source files of a crate with its tests.
+fn all_sources(krate: &str) -> Vec<PathBuf> {
+    rust_files(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(krate))
+}
+
+fn rust_files(folder: PathBuf) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders =
-        vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(krate).join("src")];
+    let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|e| e == "rs") {
                 found.push(path);
             }
         }

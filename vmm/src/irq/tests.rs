@@ -14,6 +14,7 @@ use super::relay::Relay;
 use super::routes::Routes;
 use super::vector::Backend;
 use super::vectors::Lent;
+use crate::kvm::testing;
 use crate::memory::layout::IOAPIC_PINS;
 use crate::seccomp::{Filters, Mode};
 
@@ -30,7 +31,11 @@ struct Scene {
     relay: Relay,
 }
 
-fn scene() -> Scene {
+/// `None` on a machine without a hypervisor.
+fn scene() -> Option<Scene> {
+    if !testing::has_hypervisor() {
+        return None;
+    }
     let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());
     vm.create_irq_chip().unwrap();
     let vcpu = vm.create_vcpu(0).unwrap();
@@ -41,7 +46,7 @@ fn scene() -> Scene {
     let routes = Arc::new(Routes::new(Arc::clone(&vm)));
     let filters = Arc::new(Filters::new(Mode::False).unwrap());
     let relay = Relay::start(Arc::clone(&routes), filters).unwrap();
-    Scene { vm, vcpu, routes, relay }
+    Some(Scene { vm, vcpu, routes, relay })
 }
 
 impl Scene {
@@ -109,7 +114,7 @@ fn fire(vectors: &mut Lent, vector: u16) {
 /// the kernel's.
 fn in_both_stages(play: impl Fn(&Scene, &mut Lent)) {
     for routed in [false, true] {
-        let scene = scene();
+        let Some(scene) = scene() else { return };
         let mut vectors = scene.lend(4);
         vectors.apply(&[to(0, 0x41)]).unwrap();
         if routed {
@@ -120,7 +125,7 @@ fn in_both_stages(play: impl Fn(&Scene, &mut Lent)) {
 }
 
 #[test]
-fn case_4_first_event_arrives_as_the_message_says() {
+fn case_04_first_event_arrives_as_the_message_says() {
     in_both_stages(|scene, vectors| {
         fire(vectors, 0);
 
@@ -129,7 +134,7 @@ fn case_4_first_event_arrives_as_the_message_says() {
 }
 
 #[test]
-fn case_5_masked_vector_is_pending_and_silent_and_the_others_are_not() {
+fn case_05_masked_vector_is_pending_and_silent_and_the_others_are_not() {
     in_both_stages(|scene, vectors| {
         vectors.apply(&[to(1, 0x42), mask(0)]).unwrap();
 
@@ -142,7 +147,7 @@ fn case_5_masked_vector_is_pending_and_silent_and_the_others_are_not() {
 
 #[test]
 fn case_18_vector_whose_irqfd_is_refused_stays_with_the_relay_and_the_others_are_routed() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(2);
     // An eventfd has room for one irqfd.
     let event = vectors.trigger(0).unwrap();
@@ -165,7 +170,7 @@ fn case_18_vector_whose_irqfd_is_refused_stays_with_the_relay_and_the_others_are
 }
 
 #[test]
-fn cases_6_to_8_unmask_delivers_once_and_without_cause_nothing() {
+fn case_06_to_08_unmask_delivers_once_and_without_cause_nothing() {
     in_both_stages(|scene, vectors| {
         vectors.apply(&[mask(0)]).unwrap();
         (0..3).for_each(|_| fire(vectors, 0));
@@ -216,7 +221,7 @@ fn case_15_reset_forgets_what_was_pending() {
 
 #[test]
 fn case_26_vectors_woken_one_by_one_share_a_commit_and_toggling_costs_none() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(64);
 
     (0..64).for_each(|vector| vectors.apply(&[to(vector, 0x42)]).unwrap());
@@ -236,7 +241,7 @@ fn case_26_vectors_woken_one_by_one_share_a_commit_and_toggling_costs_none() {
 /// A guest that always wakes one more must not keep a busy vector from its route.
 #[test]
 fn busy_vector_is_routed_after_a_thousand_messages_while_others_still_come() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(2048);
     vectors.apply(&[to(0, 0x41)]).unwrap();
     let mut fired = 0;
@@ -255,7 +260,7 @@ fn busy_vector_is_routed_after_a_thousand_messages_while_others_still_come() {
 
 #[test]
 fn enabling_again_with_the_same_messages_commits_nothing() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(4);
     vectors.apply(&[to(0, 0x42), to(1, 0x43)]).unwrap();
     scene.await_route(&vectors, 1);
@@ -271,7 +276,7 @@ fn enabling_again_with_the_same_messages_commits_nothing() {
 
 #[test]
 fn case_20_numbers_given_back_at_a_reset_are_free_and_the_same_messages_commit_nothing() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(4);
     vectors.apply(&[to(0, 0x42), to(1, 0x43)]).unwrap();
     scene.await_route(&vectors, 1);
@@ -293,7 +298,7 @@ fn case_20_numbers_given_back_at_a_reset_are_free_and_the_same_messages_commit_n
 
 #[test]
 fn case_20_number_given_back_goes_to_others_with_their_message() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let (mut first, mut second) = (scene.lend(1), scene.lend(1));
     first.apply(&[to(0, 0x42)]).unwrap();
     scene.await_route(&first, 0);
@@ -315,7 +320,7 @@ fn case_20_number_given_back_goes_to_others_with_their_message() {
 
 #[test]
 fn vectors_given_back_while_they_wait_for_promotion_leave_no_route() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(8);
     for round in 0..50 {
         (0..8).for_each(|vector| vectors.apply(&[to(vector, 0x42 + round % 2)]).unwrap());
@@ -334,7 +339,7 @@ fn vectors_given_back_while_they_wait_for_promotion_leave_no_route() {
 
 #[test]
 fn dropped_vectors_give_their_routes_back() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut first = scene.lend(8);
     let mut second = scene.lend(8);
     first.apply(&[to(0, 0x42), to(7, 0x43)]).unwrap();
@@ -351,7 +356,7 @@ fn dropped_vectors_give_their_routes_back() {
 
 #[test]
 fn vectors_dropped_while_they_wait_for_promotion_leave_no_route() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     for _ in 0..50 {
         let mut vectors = scene.lend(8);
         (0..8).for_each(|vector| vectors.apply(&[to(vector, 0x42)]).unwrap());
@@ -367,7 +372,7 @@ fn vectors_dropped_while_they_wait_for_promotion_leave_no_route() {
 
 #[test]
 fn case_17_vectors_past_the_route_limit_still_deliver() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut first = scene.lend(2048);
     let mut second = scene.lend(2048);
     (0..2048).for_each(|vector| first.apply(&[to(vector, 0x60)]).unwrap());
@@ -390,7 +395,7 @@ fn case_17_vectors_past_the_route_limit_still_deliver() {
 
 #[test]
 fn case_22_vectors_are_programmed_from_many_threads_at_once() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut lent: Vec<Lent> = (0..4).map(|_| scene.lend(64)).collect();
 
     thread::scope(|scope| {
@@ -416,7 +421,7 @@ fn case_22_vectors_are_programmed_from_many_threads_at_once() {
 
 #[test]
 fn case_27_strange_messages_do_no_harm() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(4);
     let strange = [
         Message { address: 0, data: 0 },
@@ -439,7 +444,7 @@ fn case_27_strange_messages_do_no_harm() {
 
 #[test]
 fn delivery_tells_where_a_vector_is_and_how_often_it_was_relayed() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(4);
     assert_eq!(vectors.delivery(0), Delivery::default(), "before its first use");
 
@@ -462,7 +467,8 @@ fn delivery_tells_where_a_vector_is_and_how_often_it_was_relayed() {
 
 #[test]
 fn vector_that_was_not_lent_is_refused() {
-    let mut vectors = scene().lend(2);
+    let Some(scene) = scene() else { return };
+    let mut vectors = scene.lend(2);
 
     assert!(vectors.apply(&[to(2, 0x42)]).is_err());
     assert!(vectors.trigger(2).is_err());
@@ -473,7 +479,7 @@ fn vector_that_was_not_lent_is_refused() {
 /// reprogrammed, woken, masked and reset, as vCPUs do in their guest's writes.
 #[test]
 fn vcpus_reprogram_vectors_while_the_route_table_is_held() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(16);
     (0..4).for_each(|vector| vectors.apply(&[to(vector, 0x41)]).unwrap());
     (0..4).for_each(|vector| scene.await_route(&vectors, vector));
@@ -512,7 +518,7 @@ fn vcpus_reprogram_vectors_while_the_route_table_is_held() {
 /// the promotion of what they unmask.
 #[test]
 fn vectors_are_woken_and_routed_while_another_device_is_being_added_and_removed() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(4);
     let (go_on, held) = mpsc::channel::<()>();
     let (lent, is_lent) = mpsc::channel();
@@ -547,7 +553,7 @@ fn vectors_are_woken_and_routed_while_another_device_is_being_added_and_removed(
 fn case_23_event_racing_with_a_mask_is_delivered_or_pending() {
     let asked = std::env::var("HOTBAY_RACE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let rounds: u32 = asked.unwrap_or(20_000);
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(1);
     let trigger = vectors.trigger(0).unwrap();
     let (started, fired) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -601,7 +607,7 @@ fn await_round(counter: &AtomicU32, round: u32) {
 
 #[test]
 fn pins_still_work_after_a_commit() {
-    let scene = scene();
+    let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(1);
     vectors.apply(&[to(0, 0x42)]).unwrap();
     scene.await_route(&vectors, 0);

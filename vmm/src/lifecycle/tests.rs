@@ -19,6 +19,7 @@ use super::*;
 use crate::arch::x86_64::registers::Entry;
 use crate::control;
 use crate::hotplug::AddError;
+use crate::kvm::testing;
 use crate::seccomp::Mode;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,8 +76,7 @@ struct Inside(Sender<u8>);
 
 /// `None` on a machine without a hypervisor.
 fn scene() -> Option<Scene> {
-    if !std::path::Path::new("/dev/kvm").exists() {
-        eprintln!("skipped: there is no /dev/kvm here");
+    if !testing::has_hypervisor() {
         return None;
     }
     let kernel = tempfile::NamedTempFile::new().unwrap();

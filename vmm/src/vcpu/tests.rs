@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::events::{self, Inbox};
+use crate::kvm::testing;
 use crate::memory::ram::{Backings, Ram};
 use crate::memory::slots::Slots;
 use crate::seccomp::{Filters, Mode};
@@ -42,8 +43,7 @@ struct Scene {
 
 /// `None` on a machine without a hypervisor.
 fn scene(count: u8, code: &[u8]) -> Option<Scene> {
-    if !std::path::Path::new("/dev/kvm").exists() {
-        eprintln!("skipped: there is no /dev/kvm here");
+    if !testing::has_hypervisor() {
         return None;
     }
     let kvm = Kvm::open().unwrap();

@@ -381,13 +381,13 @@ fn number(bits: &[bool]) -> u32 {
 
 /// Case 25 of the design.
 #[test]
-fn random_operations_do_what_the_model_does() {
+fn case_25_random_operations_do_what_the_model_does() {
     run(true);
 }
 
 /// The same with Linux before 6.5.
 #[test]
-fn random_operations_do_what_the_model_does_on_a_host_that_cannot_add_vectors() {
+fn case_25_random_operations_do_what_the_model_does_on_a_host_that_cannot_add_vectors() {
     run(false);
 }
 

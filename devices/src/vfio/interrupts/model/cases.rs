@@ -96,7 +96,7 @@ impl Scene {
 }
 
 #[test]
-fn case_1_table_at_power_on_is_masked_and_zero() {
+fn case_01_table_at_power_on_is_masked_and_zero() {
     let scene = Scene::new(5);
 
     (0..5).for_each(|vector| assert_eq!(scene.entry(vector), [0, 1 << 32]));
@@ -104,7 +104,7 @@ fn case_1_table_at_power_on_is_masked_and_zero() {
 }
 
 #[test]
-fn case_2_enabling_with_all_masked_takes_nothing_on_the_host() {
+fn case_02_enabling_with_all_masked_takes_nothing_on_the_host() {
     let scene = Scene::new(5);
 
     scene.interrupts.write_msix_control(ENABLE | FUNCTION_MASK);
@@ -115,7 +115,7 @@ fn case_2_enabling_with_all_masked_takes_nothing_on_the_host() {
 }
 
 #[test]
-fn case_3_vectors_unmasked_under_the_function_mask_wake_in_one_batch() {
+fn case_03_vectors_unmasked_under_the_function_mask_wake_in_one_batch() {
     let scene = Scene::new(5);
     scene.interrupts.write_msix_control(ENABLE | FUNCTION_MASK);
     (0..3).for_each(|vector| scene.program(vector));
@@ -153,7 +153,7 @@ fn cases_7_and_8_unmasking_sends_only_what_has_a_cause() {
 }
 
 #[test]
-fn case_9_two_vectors_under_the_function_mask_send_one_message_each() {
+fn case_09_two_vectors_under_the_function_mask_send_one_message_each() {
     let scene = Scene::live(5);
     scene.interrupts.write_msix_control(ENABLE | FUNCTION_MASK);
 

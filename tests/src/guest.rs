@@ -75,6 +75,11 @@ impl Guest {
 
     /// Waits until the guest prints `needle`; what it printed before.
     pub fn expect(&mut self, needle: &str, limit: Duration) -> Result<String> {
+        self.expect_in(None, needle, limit)
+    }
+
+    /// The same, but fails as soon as the guest prints `never` before it.
+    fn expect_in(&mut self, never: Option<&str>, needle: &str, limit: Duration) -> Result<String> {
         let begun = Instant::now();
         let mut printed = self.transcript.lock();
         loop {
@@ -83,6 +88,9 @@ impl Guest {
                 let before = unread[..at].to_owned();
                 self.read += at + needle.len();
                 return Ok(before);
+            }
+            if let Some(never) = never.filter(|never| unread.contains(never)) {
+                return Err(Error::Unexpected(format!("{never:?} instead of {needle:?}")));
             }
             let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() || printed.closed {
@@ -110,8 +118,9 @@ impl Guest {
         self.type_in(&format!(
             "echo '{begin}'; {{ {command}\n}} </dev/null 2>&1; echo \"{end}$?>\"\n"
         ))?;
-        self.expect(&begin, COMMAND_LIMIT)?;
-        let printed = self.expect(&end, COMMAND_LIMIT)?;
+        let restarted = Some(READY);
+        self.expect_in(restarted, &begin, COMMAND_LIMIT)?;
+        let printed = self.expect_in(restarted, &end, COMMAND_LIMIT)?;
         let status = self.expect(">", COMMAND_LIMIT)?;
         let status = status.parse().map_err(|_| Error::Unexpected(format!("status {status:?}")))?;
         Ok(Output { text: without_kernel_messages(&printed), status })
@@ -208,6 +217,17 @@ mod tests {
         let printed = "\n[    7.334776] hpet0: 3 comparators\n[a] stays\n3\r\n[   12.5] x\n";
 
         assert_eq!(without_kernel_messages(printed), "[a] stays\n3");
+    }
+
+    #[test]
+    fn a_guest_that_restarts_meanwhile_ends_no_command() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut guest = Guest::new(ours).unwrap();
+        theirs.write_all(format!("<begin 1>\nhel{READY}").as_bytes()).unwrap();
+
+        let error = guest.try_run("echo hello").unwrap_err();
+
+        assert!(error.to_string().contains("instead of"), "{error}");
     }
 
     #[test]

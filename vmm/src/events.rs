@@ -13,8 +13,13 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub enum Event {
     /// The guest turned itself off.
     PowerOff,
-    /// The guest asked for a reset, or a processor gave up (triple fault).
+    /// The guest asked for a reset.
     Reset,
+    /// A processor gave up, and with it the guest: on hardware that is a reset.
+    TripleFault {
+        /// Which one.
+        vcpu: u8,
+    },
     /// All vCPUs that were held are out of the guest. The guest has posted before
     /// what it had to say until then.
     Parked,

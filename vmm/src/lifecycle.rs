@@ -191,6 +191,10 @@ impl Vmm {
                 }
                 Event::PowerOff => PowerEvent::Off,
                 Event::Reset => PowerEvent::Reset,
+                Event::TripleFault { vcpu } => {
+                    log::warn!("vCPU {vcpu} has stopped at a triple fault, so the guest restarts");
+                    PowerEvent::Reset
+                }
             };
             if !self.keep_for_resume(asked) {
                 return self.obey(asked);
@@ -206,6 +210,7 @@ impl Vmm {
                 self.end(Ending::Asked);
             }
             PowerEvent::Reset => {
+                log::info!("the guest restarts");
                 if let Err(error) = self.reboot() {
                     self.end(Ending::Failed(chain(&error)));
                 }

@@ -97,7 +97,7 @@ fn triple_fault_asks_for_a_reset_once() {
 
     scene.vcpus.start(entry());
 
-    assert_eq!(await_event(&scene.inbox), [Event::Reset]);
+    assert_eq!(await_event(&scene.inbox), [Event::TripleFault { vcpu: 0 }]);
     scene.vcpus.park();
     assert_eq!(scene.inbox.drain(), []);
 }
@@ -187,7 +187,7 @@ fn hold_of_processors_that_never_ran_or_have_stalled_is_answered_at_once() {
     // ud2, without an interrupt table
     let Some(scene) = scene(2, &[0x0f, 0x0b]) else { return };
     scene.vcpus.start(entry());
-    assert_eq!(await_event(&scene.inbox), [Event::Reset]);
+    assert_eq!(await_event(&scene.inbox), [Event::TripleFault { vcpu: 0 }]);
 
     for _ in 0..3 {
         scene.vcpus.hold();

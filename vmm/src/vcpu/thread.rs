@@ -88,7 +88,7 @@ impl Body {
                     self.shared.spaces.memory.write(address, data);
                 }
                 Exit::Shutdown => {
-                    self.shared.events.post(Event::Reset);
+                    self.shared.events.post(Event::TripleFault { vcpu: self.id });
                     return Left::Stalled;
                 }
                 Exit::Broken(reason) => {

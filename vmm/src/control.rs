@@ -7,7 +7,7 @@ use api::schema::machine::VmConfig;
 
 use devices::legacy::serial::Console;
 
-use crate::lifecycle::{Ending, Error, Vmm};
+use crate::lifecycle::{Ending, Error, Refusal, Vmm};
 
 /// Does what a client asked, and answers.
 pub fn handle(vmm: &mut Vmm, call: Call) {
@@ -55,7 +55,7 @@ fn ping() -> VmmPing {
 }
 
 fn info(vmm: &Vmm) -> Result<Response, Error> {
-    let vm = vmm.vm.as_ref().ok_or(Error::NotCreated)?;
+    let vm = vmm.vm.as_ref().ok_or(Refusal::NotCreated)?;
     let machine = vm.stage.machine();
     let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
     let devices = (!specs.is_empty()).then(|| specs.into_iter().map(Into::into).collect());
@@ -73,7 +73,7 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
 }
 
 fn counters(vmm: &Vmm) -> Result<Response, Error> {
-    let vm = vmm.vm.as_ref().ok_or(Error::NotCreated)?;
+    let vm = vmm.vm.as_ref().ok_or(Refusal::NotCreated)?;
     let counters = vm.stage.machine().map(|machine| machine.bay.counters());
     Ok(Response::Counters(counters.unwrap_or_default()))
 }

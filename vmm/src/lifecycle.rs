@@ -15,22 +15,8 @@
 //!     ^                                                |
 //!     +-------------------- resume --------------------+
 //! ```
-//! What a stage allows; whatever else is asked is refused with the error of the
-//! stage ([`Stage::refusal`]):
-//!
-//! ```text
-//!            add, remove   boot  reboot  pause  resume  shutdown, delete
-//! Created    configuration yes   -       -      -       delete
-//! Starting   -             -     -       -      -       yes, cancels
-//! Running    yes           -     yes     yes    -       yes
-//! Pausing    yes           -     -       -      -       yes, cancels
-//! Paused     yes           -     yes     -      yes     yes
-//! Stopping   -             -     -       -      -       delete
-//! Shutdown   configuration yes   -       -      -       delete
-//! ```
-//! Looking (info, counters, interrupts) and the end of the process are always
-//! allowed. A guest that asks for its end or a reset in its last moment before it
-//! stands still gets it at the resume.
+//! What a stage allows is `verbs`' to say. A guest that asks for its end or a
+//! reset in its last moment before it stands still gets it at the resume.
 //!
 //! In Starting, workers read the kernel, open the devices and map all RAM, which
 //! takes seconds, while the event loop serves on.
@@ -43,6 +29,7 @@ mod interrupts;
 mod pause;
 mod start;
 mod stop;
+mod verbs;
 
 use std::io;
 use std::sync::Arc;
@@ -66,6 +53,8 @@ pub use self::error::{Error, chain};
 pub(crate) use self::pause::{Pause, Pausing};
 pub(crate) use self::start::Starting;
 pub(crate) use self::stop::Stopping;
+pub use self::verbs::Refusal;
+use self::verbs::{Effect, Standing, Verb};
 
 /// How often the bay looks whether the guest has noticed.
 const TICK: Duration = Duration::from_millis(250);
@@ -147,14 +136,19 @@ impl Vmm {
 
     /// Remembers a configuration; nothing runs yet.
     pub fn create(&mut self, config: VmConfig) -> Result<(), Error> {
-        match &self.vm {
-            Some(Vm { stage: Stage::Stopping(_), .. }) => return Err(Error::Stopping),
-            Some(_) => return Err(Error::Exists),
-            None => {}
-        }
+        self.effect(Verb::Create)?;
         let spec = VmSpec::try_from(config.clone())?;
         self.vm = Some(Vm { config, spec, stage: Stage::Created });
         Ok(())
+    }
+
+    /// What `verb` does now, unless the VM's stage refuses it.
+    fn effect(&self, verb: Verb) -> Result<Effect, Refusal> {
+        let standing = self.vm.as_ref().map_or(Standing::None, |vm| vm.stage.standing());
+        match standing.effect(verb) {
+            Effect::Refuse(refusal) => Err(refusal),
+            allowed => Ok(allowed),
+        }
     }
 
     /// Takes a machine apart that did not come to run, and with it what its threads
@@ -320,15 +314,16 @@ impl Stage {
         std::mem::replace(self, Self::Shutdown)
     }
 
-    /// Why what this stage does not allow is refused.
-    fn refusal(&self) -> Error {
+    /// The stage without what goes with it.
+    fn standing(&self) -> Standing {
         match self {
-            Self::Created | Self::Shutdown => Error::NotRunning,
-            Self::Starting(..) => Error::Starting,
-            Self::Running(_) => Error::Running,
-            Self::Pausing(..) => Error::Pausing,
-            Self::Paused(..) => Error::Paused,
-            Self::Stopping(_) => Error::Stopping,
+            Self::Created => Standing::Created,
+            Self::Starting(..) => Standing::Starting,
+            Self::Running(_) => Standing::Running,
+            Self::Pausing(..) => Standing::Pausing,
+            Self::Paused(..) => Standing::Paused,
+            Self::Stopping(_) => Standing::Stopping,
+            Self::Shutdown => Standing::Shutdown,
         }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use api::request::{Fault, Status, code};
 use vm_memory::GuestMemoryError;
 
+use super::verbs::Refusal;
 use crate::assemble;
 use crate::config::SpecError;
 use crate::hotplug::AddError;
@@ -13,18 +14,9 @@ use crate::{boot, kvm};
 /// Why a VM did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Create first.
-    #[error("no VM has been created")]
-    NotCreated,
-    /// Only one at a time.
-    #[error("there is a VM already; delete it first")]
-    Exists,
-    /// It does not run.
-    #[error("the VM is not running")]
-    NotRunning,
-    /// It runs already.
-    #[error("the VM is running already")]
-    Running,
+    /// The VM's stage does not allow it.
+    #[error(transparent)]
+    Stage(#[from] Refusal),
     /// Something in the configuration.
     #[error("the VM's configuration is not valid")]
     Config(#[from] SpecError),
@@ -46,18 +38,6 @@ pub enum Error {
     /// A device it should boot with.
     #[error("cannot add a device that the VM boots with")]
     Device(#[source] AddError),
-    /// Its devices are still being opened.
-    #[error("the VM is starting; try again when vm.boot has been answered")]
-    Starting,
-    /// Its vCPUs are on their way out of the guest.
-    #[error("the VM is being paused; try again when vm.pause has been answered")]
-    Pausing,
-    /// Its vCPUs stand still.
-    #[error("the VM is paused; vm.resume lets it go on")]
-    Paused,
-    /// A worker takes it apart.
-    #[error("the VM is being shut down; try again when that has been answered")]
-    Stopping,
     /// The clock of a guest that is paused.
     #[error("cannot stop the guest's clock")]
     Clock(#[source] kvm::Error),
@@ -73,14 +53,7 @@ impl Error {
     /// What a client is told; `asked` says what could not be done.
     pub fn fault(&self, asked: &str) -> Fault {
         let (status, code) = match self {
-            Self::NotCreated => (Status::NotFound, code::VM_NOT_CREATED),
-            Self::Exists => (Status::BadRequest, code::VM_EXISTS),
-            Self::NotRunning => (Status::BadRequest, code::VM_NOT_RUNNING),
-            Self::Running => (Status::BadRequest, code::VM_RUNNING),
-            Self::Starting => (Status::Busy, code::VM_STARTING),
-            Self::Pausing => (Status::Busy, code::VM_PAUSING),
-            Self::Stopping => (Status::Busy, code::VM_STOPPING),
-            Self::Paused => (Status::BadRequest, code::VM_PAUSED),
+            Self::Stage(refusal) => refusal.class(),
             Self::Clock(_) => (Status::Internal, code::VMM_HOST_FAILED),
             Self::Device(error) => error.class(),
             Self::Config(_) => (Status::BadRequest, code::VM_BAD_CONFIG),

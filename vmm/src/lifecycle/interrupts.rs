@@ -3,7 +3,7 @@
 use api::mailbox::Reply;
 use api::schema::interrupts::TestInterrupt;
 
-use super::{Error, Vmm};
+use super::{Refusal, Verb, Vmm};
 use crate::config::device::DeviceId;
 use crate::hotplug::{AddError, Bay};
 
@@ -36,9 +36,9 @@ impl Vmm {
         }
     }
 
-    fn running_bay(&mut self) -> Result<&mut Bay, Error> {
-        let stage = &mut self.vm.as_mut().ok_or(Error::NotCreated)?.stage;
-        let refusal = stage.refusal();
-        stage.booted().map(|machine| &mut machine.bay).ok_or(refusal)
+    fn running_bay(&mut self) -> Result<&mut Bay, Refusal> {
+        self.effect(Verb::Interrupts)?;
+        let machine = self.vm.as_mut().and_then(|vm| vm.stage.booted());
+        machine.map(|machine| &mut machine.bay).ok_or(Refusal::NotRunning)
     }
 }

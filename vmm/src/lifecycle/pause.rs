@@ -8,7 +8,7 @@ use api::mailbox::Reply;
 use api::request::Response;
 use devices::platform::power::PowerEvent;
 
-use super::{Error, Stage, Vmm};
+use super::{Error, Stage, Verb, Vmm};
 use crate::kvm::clock::Clock;
 
 /// What goes with a guest whose vCPUs are on their way out.
@@ -30,12 +30,10 @@ impl Vmm {
     /// Takes the vCPUs out of the guest; `reply` is answered when they are out.
     pub fn pause(&mut self, reply: Reply) {
         let asked = "cannot pause the VM";
-        let Some(vm) = &mut self.vm else {
-            return reply.send(Err(Error::NotCreated.fault(asked)));
-        };
-        if !matches!(vm.stage, Stage::Running(_)) {
-            return reply.send(Err(vm.stage.refusal().fault(asked)));
+        if let Err(refusal) = self.effect(Verb::Pause) {
+            return reply.send(Err(refusal.fault(asked)));
         }
+        let Some(vm) = &mut self.vm else { return };
         if let Stage::Running(machine) = vm.stage.take() {
             machine.vcpus.hold();
             vm.stage = Stage::Pausing(machine, Pausing { reply, asked: None });
@@ -44,10 +42,9 @@ impl Vmm {
 
     /// Lets a guest that stands still go on.
     pub fn resume(&mut self) -> Result<(), Error> {
-        let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        let Stage::Paused(machine, Pause { clock, asked }) = &vm.stage else {
-            return Err(vm.stage.refusal());
-        };
+        self.effect(Verb::Resume)?;
+        let Some(vm) = &mut self.vm else { return Ok(()) };
+        let Stage::Paused(machine, Pause { clock, asked }) = &vm.stage else { return Ok(()) };
         let asked = *asked;
         clock.set(&machine.vm).map_err(Error::Clock)?;
         machine.vcpus.go_on();

@@ -4,7 +4,7 @@ use api::mailbox::Reply;
 use api::request::Response;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Ending, Error, Stage, Vm, Vmm, chain};
+use super::{Ending, Error, Refusal, Stage, Verb, Vm, Vmm, chain};
 use crate::arch::x86_64::registers::Entry;
 use crate::assemble::{Reports, assemble};
 use crate::hotplug::Finished;
@@ -51,10 +51,8 @@ impl Vmm {
 
     /// The machine with its kernel and its devices under way.
     pub(super) fn prepare(&mut self) -> Result<Machine, Error> {
-        let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        if !matches!(vm.stage, Stage::Created | Stage::Shutdown) {
-            return Err(vm.stage.refusal());
-        }
+        self.effect(Verb::Boot)?;
+        let vm = self.vm.as_mut().ok_or(Refusal::NotCreated)?;
         let payload = vm.spec.payload.clone().ok_or(Error::NoPayload)?;
         let reports = Reports {
             events: &self.poster,
@@ -88,10 +86,9 @@ impl Vmm {
 
     /// Starts the guest afresh in the same machine; one that is paused runs then.
     pub fn reboot(&mut self) -> Result<(), Error> {
-        let vm = self.vm.as_mut().ok_or(Error::NotCreated)?;
-        let (Stage::Running(machine) | Stage::Paused(machine, _)) = &mut vm.stage else {
-            return Err(vm.stage.refusal());
-        };
+        self.effect(Verb::Reboot)?;
+        let Some(vm) = &mut self.vm else { return Ok(()) };
+        let Some(machine) = vm.stage.booted() else { return Ok(()) };
         machine.vcpus.park();
         // Posted before the vCPUs were parked, so meant for the boot that is over.
         self.inbox.drain();

@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle};
 use api::mailbox::Reply;
 use api::request::Response;
 
-use super::{Error, Stage, Vm, Vmm};
+use super::{Stage, Verb, Vm, Vmm};
 use crate::hotplug::Finished;
 use crate::machine::Machine;
 
@@ -36,22 +36,19 @@ impl Vmm {
     /// Stops the guest and takes the machine apart; the configuration stays, with
     /// the devices that the guest had. `reply` is answered when all is given back.
     pub fn shutdown(&mut self, reply: Reply) {
-        let asked = "cannot shut the VM down";
-        let Some(vm) = &mut self.vm else {
-            return reply.send(Err(Error::NotCreated.fault(asked)));
-        };
-        if vm.stage.built().is_none() {
-            return reply.send(Err(vm.stage.refusal().fault(asked)));
+        match self.effect(Verb::Shutdown) {
+            Ok(_) => self.stop(false, reply),
+            Err(refusal) => reply.send(Err(refusal.fault("cannot shut the VM down"))),
         }
-        self.stop(false, reply);
     }
 
     /// Stops the guest, if it runs, and forgets the VM; `reply` is answered when
     /// all is given back.
     pub fn delete(&mut self, reply: Reply) {
-        let Some(vm) = &mut self.vm else {
-            return reply.send(Err(Error::NotCreated.fault("cannot delete the VM")));
-        };
+        if let Err(refusal) = self.effect(Verb::Delete) {
+            return reply.send(Err(refusal.fault("cannot delete the VM")));
+        }
+        let Some(vm) = &mut self.vm else { return };
         if let Stage::Stopping(stopping) = &mut vm.stage {
             stopping.forget = true;
             return stopping.replies.push(reply);

@@ -1,28 +1,107 @@
-//! What a stage does not allow.
+//! Each verb in each stage does what the table says: a fresh VM for each cell.
+
+use api::schema::device::RemoveDevice;
 
 use super::*;
 
-#[test]
-fn what_a_stage_does_not_allow_is_refused_with_its_name() {
-    let Some(mut scene) = scene() else { return };
-    let (not_running, running) = ((400, code::VM_NOT_RUNNING), (400, code::VM_RUNNING));
-    for request in [Request::Pause, Request::Resume, Request::Reboot] {
-        assert_eq!(scene.refuses(request), not_running);
+const VERBS: [Verb; 9] = [
+    Verb::Create,
+    Verb::Boot,
+    Verb::Devices,
+    Verb::Interrupts,
+    Verb::Reboot,
+    Verb::Pause,
+    Verb::Resume,
+    Verb::Shutdown,
+    Verb::Delete,
+];
+
+fn request(verb: Verb) -> Request {
+    match verb {
+        Verb::Create => Request::Create(Box::default()),
+        Verb::Boot => Request::Boot,
+        Verb::Devices => Request::RemoveDevice(RemoveDevice {
+            id: "nobody".to_owned(),
+            wait_ms: None,
+            force: None,
+        }),
+        Verb::Interrupts => Request::Interrupts(None),
+        Verb::Reboot => Request::Reboot,
+        Verb::Pause => Request::Pause,
+        Verb::Resume => Request::Resume,
+        Verb::Shutdown => Request::Shutdown,
+        Verb::Delete => Request::Delete,
     }
-    scene.boot();
-    for request in [Request::Resume, Request::Boot] {
-        assert_eq!(scene.refuses(request), running);
+}
+
+/// A VM that stands so. What is under way stays so: nobody serves its events.
+fn standing(standing: Standing) -> Option<Scene> {
+    let mut scene = match standing {
+        Standing::None | Standing::Created | Standing::Starting => scene()?,
+        Standing::Running | Standing::Pausing | Standing::Stopping | Standing::Shutdown => {
+            running()?
+        }
+        Standing::Paused => paused()?,
+    };
+    match standing {
+        Standing::None => scene.does(Request::Delete),
+        Standing::Starting => drop(scene.ask(Request::Boot)),
+        Standing::Pausing => drop(scene.ask(Request::Pause)),
+        Standing::Stopping => drop(scene.ask(Request::Shutdown)),
+        Standing::Shutdown => scene.stop(Request::Shutdown),
+        Standing::Created | Standing::Running | Standing::Paused => {}
     }
-    scene.pause();
-    for request in [Request::Pause, Request::Boot] {
-        assert_eq!(scene.refuses(request), (400, code::VM_PAUSED));
+    let there = scene.vmm.vm.as_ref().map_or(Standing::None, |vm| vm.stage.standing());
+    assert_eq!(there, standing);
+    Some(scene)
+}
+
+/// The refusal of the stage, if it is one.
+fn refusal(answer: &Receiver<Answer>) -> Option<(Status, &'static str)> {
+    let fault = answer.try_recv().ok()?.err()?;
+    let stages = [
+        code::VM_NOT_CREATED,
+        code::VM_EXISTS,
+        code::VM_NOT_RUNNING,
+        code::VM_STARTING,
+        code::VM_RUNNING,
+        code::VM_PAUSING,
+        code::VM_PAUSED,
+        code::VM_STOPPING,
+    ];
+    stages.contains(&fault.code).then_some((fault.status, fault.code))
+}
+
+fn row_is_true(there: Standing) {
+    for verb in VERBS {
+        let Some(mut scene) = standing(there) else { return };
+
+        let answer = scene.ask(request(verb));
+
+        let expected = match there.effect(verb) {
+            Effect::Refuse(refusal) => Some(refusal.class()),
+            Effect::Act | Effect::Configure | Effect::Cancel | Effect::Join => None,
+        };
+        assert_eq!(refusal(&answer), expected, "{verb:?} of a VM that is {there:?}");
+        for always in [Request::Ping, Request::VmmShutdown] {
+            assert_eq!(refusal(&scene.ask(always)), None);
+        }
     }
-    scene.stop(Request::Shutdown);
-    for request in [Request::Pause, Request::Resume, Request::Reboot] {
-        assert_eq!(scene.refuses(request), not_running);
-    }
-    scene.does(Request::Delete);
-    for request in [Request::Pause, Request::Resume] {
-        assert_eq!(scene.refuses(request), (404, code::VM_NOT_CREATED));
-    }
+}
+
+macro_rules! rows {
+    ($($name:ident: $standing:ident;)+) => {
+        $(#[test] fn $name() { row_is_true(Standing::$standing); })+
+    };
+}
+
+rows! {
+    verbs_without_a_vm: None;
+    verbs_of_a_vm_that_is_created: Created;
+    verbs_of_a_vm_that_is_starting: Starting;
+    verbs_of_a_vm_that_is_running: Running;
+    verbs_of_a_vm_that_is_pausing: Pausing;
+    verbs_of_a_vm_that_is_paused: Paused;
+    verbs_of_a_vm_that_is_stopping: Stopping;
+    verbs_of_a_vm_that_is_shut_down: Shutdown;
 }

@@ -145,10 +145,7 @@ impl Vmm {
     /// What `verb` does now, unless the VM's stage refuses it.
     fn effect(&self, verb: Verb) -> Result<Effect, Refusal> {
         let standing = self.vm.as_ref().map_or(Standing::None, |vm| vm.stage.standing());
-        match standing.effect(verb) {
-            Effect::Refuse(refusal) => Err(refusal),
-            allowed => Ok(allowed),
-        }
+        standing.effect(verb)
     }
 
     /// Takes a machine apart that did not come to run, and with it what its threads

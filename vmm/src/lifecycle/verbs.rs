@@ -59,8 +59,6 @@ pub(crate) enum Effect {
     Cancel,
     /// It is answered when what is under way is done.
     Join,
-    /// Nothing.
-    Refuse(Refusal),
 }
 
 /// Why a stage does not allow something.
@@ -93,26 +91,27 @@ pub enum Refusal {
 }
 
 impl Standing {
-    /// What `verb` does now.
-    pub(crate) fn effect(self, verb: Verb) -> Effect {
+    /// What `verb` does now, or why it does nothing.
+    pub(crate) fn effect(self, verb: Verb) -> Result<Effect, Refusal> {
         self.row()[verb as usize]
     }
 
     /// What each verb does, in the order of [`Verb`].
     #[rustfmt::skip]
-    fn row(self) -> [Effect; 9] {
-        use Effect::{Act, Cancel, Configure, Join, Refuse};
-        let (no, taken) = (Refuse(self.refusal()), Refuse(Refusal::Exists));
+    fn row(self) -> [Result<Effect, Refusal>; 9] {
+        let [act, config, cancel, join] =
+            [Effect::Act, Effect::Configure, Effect::Cancel, Effect::Join].map(Ok);
+        let (no, taken) = (Err(self.refusal()), Err(Refusal::Exists));
         match self {
-            //                 create boot devices    interrupts reboot pause resume shutdown delete
-            Self::None     => [Act,   no,  no,        no,        no,    no,   no,    no,      no],
-            Self::Created  => [taken, Act, Configure, no,        no,    no,   no,    no,      Act],
-            Self::Starting => [taken, no,  no,        no,        no,    no,   no,    Cancel,  Cancel],
-            Self::Running  => [taken, no,  Act,       Act,       Act,   Act,  no,    Act,     Act],
-            Self::Pausing  => [taken, no,  Act,       Act,       no,    no,   no,    Cancel,  Cancel],
-            Self::Paused   => [taken, no,  Act,       Act,       Act,   no,   Act,   Act,     Act],
-            Self::Stopping => [no,    no,  no,        no,        no,    no,   no,    no,      Join],
-            Self::Shutdown => [taken, Act, Configure, no,        no,    no,   no,    no,      Act],
+            //                 create boot devices interrupts reboot pause resume shutdown delete
+            Self::None     => [act,   no,  no,     no,        no,    no,   no,    no,      no],
+            Self::Created  => [taken, act, config, no,        no,    no,   no,    no,      act],
+            Self::Starting => [taken, no,  no,     no,        no,    no,   no,    cancel,  cancel],
+            Self::Running  => [taken, no,  act,    act,       act,   act,  no,    act,     act],
+            Self::Pausing  => [taken, no,  act,    act,       no,    no,   no,    cancel,  cancel],
+            Self::Paused   => [taken, no,  act,    act,       act,   no,   act,   act,     act],
+            Self::Stopping => [no,    no,  no,     no,        no,    no,   no,    no,      join],
+            Self::Shutdown => [taken, act, config, no,        no,    no,   no,    no,      act],
         }
     }
 
@@ -180,13 +179,13 @@ mod tests {
     ];
 
     /// A cell as the document has it.
-    fn word(effect: Effect) -> &'static str {
-        match effect {
-            Effect::Act => "yes",
-            Effect::Configure => "configuration",
-            Effect::Cancel => "yes, gives up",
-            Effect::Join => "joins",
-            Effect::Refuse(refusal) => refusal.class().1,
+    fn word(cell: Result<Effect, Refusal>) -> &'static str {
+        match cell {
+            Ok(Effect::Act) => "yes",
+            Ok(Effect::Configure) => "configuration",
+            Ok(Effect::Cancel) => "yes, gives up",
+            Ok(Effect::Join) => "joins",
+            Err(refusal) => refusal.class().1,
         }
     }
 

@@ -78,10 +78,7 @@ fn row_is_true(there: Standing) {
 
         let answer = scene.ask(request(verb));
 
-        let expected = match there.effect(verb) {
-            Effect::Refuse(refusal) => Some(refusal.class()),
-            Effect::Act | Effect::Configure | Effect::Cancel | Effect::Join => None,
-        };
+        let expected = there.effect(verb).err().map(Refusal::class);
         assert_eq!(refusal(&answer), expected, "{verb:?} of a VM that is {there:?}");
         for always in [Request::Ping, Request::VmmShutdown] {
             assert_eq!(refusal(&scene.ask(always)), None);

@@ -17,6 +17,7 @@ const VMM: &[&str] = &[
     "logging",
     "limits",
     "seccomp",
+    "monitor",
     "kvm",
     "memory",
     "events",

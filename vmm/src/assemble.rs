@@ -33,6 +33,7 @@ use crate::kvm::{self, Irqchips, Kvm};
 use crate::machine::{Machine, Serial};
 use crate::memory::ram::{self, Ram};
 use crate::memory::{layout, slots};
+use crate::monitor::Monitor;
 use crate::seccomp::Filters;
 use crate::vcpu::{self, Spaces, Vcpus};
 use crate::watch::{Source, Watch};
@@ -72,6 +73,8 @@ pub struct Reports<'a> {
     pub watch: &'a Watch,
     /// What the machine's threads may do.
     pub filters: &'a Arc<Filters>,
+    /// Told what happens to its devices.
+    pub monitor: &'a Monitor,
 }
 
 /// Builds the machine of `spec`, which boots `payload`; its vCPUs are parked.
@@ -112,7 +115,8 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         bus,
         Arc::clone(&slots),
         host,
-        (reports.finished.clone(), Workers::new(Arc::clone(reports.filters))),
+        (reports.finished.clone(), reports.monitor.clone()),
+        Workers::new(Arc::clone(reports.filters)),
     );
     let tables = acpi::Inputs { vcpus: spec.vcpus, mem64, com1: serial.is_some() };
     Ok(Machine {

@@ -43,6 +43,7 @@ use crate::config::device::{DeviceId, DeviceSpec};
 use crate::events::Poster;
 use crate::irq::relay::Relay;
 use crate::memory::slots;
+use crate::monitor::{DeviceNotice, Failure, Monitor};
 use crate::workers::Workers;
 
 pub use self::build::Built;
@@ -88,6 +89,7 @@ pub struct Bay {
     slots: Arc<Slots>,
     host: Host,
     finished: Poster<Finished>,
+    monitor: Monitor,
     next_id: u32,
 }
 
@@ -98,6 +100,8 @@ struct Device {
     slot: Slot,
     stage: Stage,
     since: Instant,
+    /// The guest has been asked to let go, and has not for a while.
+    overdue: bool,
     /// Interrupts that the relay thread has delivered for it.
     relayed: Arc<Counter>,
 }
@@ -115,15 +119,17 @@ enum Stage {
 }
 
 impl Bay {
-    /// An empty bay on `bus`; what `workers` have finished is posted.
+    /// An empty bay on `bus`; what `workers` have finished is posted, and what
+    /// becomes of devices, the monitor is told.
     pub fn new(
         bus: Arc<Bus>,
         slots: Arc<Slots>,
         host: Host,
-        (finished, workers): (Poster<Finished>, Workers),
+        (finished, monitor): (Poster<Finished>, Monitor),
+        workers: Workers,
     ) -> Self {
         let devices = BTreeMap::new();
-        Self { workers, devices, bus, slots, host, finished, next_id: 0 }
+        Self { workers, devices, bus, slots, host, finished, monitor, next_id: 0 }
     }
 
     /// Starts to add a device; `reply` is answered when the guest has been told
@@ -168,6 +174,7 @@ impl Bay {
                     self.slots.added(slot.number());
                 }
                 log::info!("device {id} is in slot {slot}");
+                self.monitor.tell_of(&info.id, DeviceNotice::Added(&info.bdf));
                 reply.into_iter().for_each(|r| r.send(Ok(Response::Added(info.clone()))));
                 Ok(info)
             }
@@ -175,6 +182,8 @@ impl Bay {
                 self.devices.remove(&id);
                 let fault = error.fault(asked(Some(&id)));
                 log::warn!("{fault}");
+                let failure = Failure { code: fault.code, message: &fault.chain.join(": ") };
+                self.monitor.tell_of(&info.id, DeviceNotice::AddFailed(failure));
                 reply.into_iter().for_each(|reply| reply.send(Err(fault.clone())));
                 Err(error)
             }
@@ -224,8 +233,12 @@ impl Bay {
         let now = Instant::now();
         for (id, device) in &mut self.devices {
             remove::answer_expired(id, &mut device.stage, now);
+            if device.is_due(now) {
+                device.overdue = true;
+                self.monitor.tell_of(id.as_str(), DeviceNotice::TimedOut);
+            }
         }
-        unread || self.devices.values().any(|device| device.stage.has_waiters())
+        unread || self.devices.values().any(Device::waits_for_time)
     }
 
     /// Checks what can be checked at once and takes the slot; the rest is the
@@ -250,7 +263,10 @@ impl Bay {
     fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {
         let (id, function, slot) = (plan.id.clone(), plan.function.clone(), plan.place.slot());
         let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(reply), Instant::now());
-        let device = Device { spec, function, slot, stage, since, relayed: Arc::default() };
+        let path = spec.path.to_string_lossy().into_owned();
+        self.monitor.tell_of(id.as_str(), DeviceNotice::Adding(&path));
+        let (overdue, relayed) = (false, Arc::default());
+        let device = Device { spec, function, slot, stage, since, overdue, relayed };
         self.devices.insert(id.clone(), device);
         let finished = self.finished.clone();
         let built = id.clone();
@@ -276,6 +292,7 @@ impl Bay {
         if let Some(device) = self.devices.get_mut(id) {
             device.stage = stage;
             device.since = Instant::now();
+            device.overdue = false;
         }
     }
 }

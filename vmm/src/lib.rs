@@ -19,6 +19,7 @@ pub mod limits;
 pub mod logging;
 pub mod machine;
 pub mod memory;
+pub mod monitor;
 pub mod process;
 pub mod seccomp;
 pub mod signals;

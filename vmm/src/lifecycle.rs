@@ -46,6 +46,7 @@ use crate::config::VmSpec;
 use crate::events::{self, Event, Inbox, Poster};
 use crate::hotplug::Finished;
 use crate::machine::Machine;
+use crate::monitor::{Monitor, Notice};
 use crate::seccomp::Filters;
 use crate::watch::{Source, Watch};
 
@@ -71,6 +72,8 @@ pub struct Vmm {
     pub(crate) watch: Watch,
     /// What the threads of a machine may do.
     pub(crate) filters: Arc<Filters>,
+    /// Told what happens to the VM.
+    pub(crate) monitor: Monitor,
     /// Set when the process is to end.
     pub(crate) ending: Option<Ending>,
     /// Boots so far: what belongs to an earlier one is told by its number.
@@ -113,8 +116,9 @@ pub enum Ending {
 }
 
 impl Vmm {
-    /// No VM yet. Threads of its machine will be confined by `filters`.
-    pub fn new(filters: Arc<Filters>) -> io::Result<Self> {
+    /// No VM yet. Threads of its machine will be confined by `filters`; what
+    /// happens to it, `monitor` is told.
+    pub fn new(filters: Arc<Filters>, monitor: Monitor) -> io::Result<Self> {
         let (poster, inbox) = events::channel()?;
         let (finished_poster, finished) = events::channel()?;
         let (timer, watch) = (TimerFd::new().map_err(io::Error::from)?, Watch::new()?);
@@ -129,6 +133,7 @@ impl Vmm {
             timer,
             watch,
             filters,
+            monitor,
             ending,
             boots,
         })
@@ -275,7 +280,10 @@ impl Vmm {
 
     /// Ends the VM, and soon the process.
     pub fn end(&mut self, ending: Ending) {
-        self.vm = None;
+        let ran = self.vm.take().is_some_and(|mut vm| vm.stage.built().is_some());
+        if ran {
+            self.monitor.tell(Notice::Shutdown);
+        }
         self.ending.get_or_insert(ending);
     }
 }

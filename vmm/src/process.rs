@@ -1,9 +1,9 @@
 //! The process from its arguments to its end: who is started in which order,
 //! and what each thread may do.
 //!
-//! The HTTP thread starts while the first thread is unfiltered; then the first
-//! thread confines itself and becomes the event loop, so that whatever it
-//! starts later (vCPUs, workers) begins inside its list.
+//! The HTTP thread and the one that writes events start while the first thread is
+//! unfiltered; then the first thread confines itself and becomes the event loop, so
+//! that whatever it starts later (vCPUs, workers) begins inside its list.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -14,6 +14,7 @@ use api::server::{Address, BindError, Server, Stop};
 use log::LevelFilter;
 
 use crate::lifecycle::{self, Ending, Vmm};
+use crate::monitor::{self, Monitor, Notice, Writer};
 use crate::seccomp::{self, Filters, Kind, Mode};
 use crate::{allocator, event_loop, limits, logging, signals};
 
@@ -29,6 +30,9 @@ pub enum Error {
     /// The API socket.
     #[error("cannot serve the API")]
     Bind(#[from] BindError),
+    /// Where events go.
+    #[error(transparent)]
+    Monitor(#[from] monitor::OpenError),
     /// The sandbox.
     #[error("cannot confine the process")]
     Seccomp(#[from] seccomp::Error),
@@ -45,7 +49,9 @@ pub enum Error {
 
 /// Does what the command line asks for, until the process is to end.
 pub fn run(args: HotbayArgs) -> Result<(), Error> {
-    let HotbayArgs { api_socket, vm, seccomp, log_file, verbosity } = args;
+    let HotbayArgs { api_socket, vm, seccomp, event_monitor, log_file, verbosity } = args;
+    // First of all: a descriptor that was passed on has the number it was given.
+    let events = event_monitor.as_ref().map(monitor::open).transpose()?;
     let level = [LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug];
     let level = level.get(usize::from(verbosity)).copied().unwrap_or(LevelFilter::Trace);
     let log = logging::start(level, log_file.as_deref())
@@ -61,7 +67,12 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
         mailbox::mailbox().map_err(|error| Error::Start("make the mailbox", error))?;
     let http = api_socket.map(|address| Http::start(&address, sender, &filters)).transpose()?;
 
-    let mut vmm = Vmm::new(Arc::clone(&filters))
+    let written = events.map(|file| Writer::start(file, &filters)).transpose()?;
+    let (_writer, monitor) = written.unzip();
+    let monitor = monitor.unwrap_or(Monitor::none());
+    monitor.tell(Notice::Starting);
+
+    let mut vmm = Vmm::new(Arc::clone(&filters), monitor.clone())
         .map_err(|error| Error::Start("make the event loop's descriptors", error))?;
     filters.apply(Kind::Main)?;
     if let Some(config) = vm {
@@ -70,6 +81,7 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
     }
     let ending = event_loop::run(vmm, calls, signals);
     drop(http);
+    monitor.tell(Notice::Ending);
     match ending? {
         Ending::Asked => Ok(()),
         Ending::Failed(reason) => Err(Error::Machine(reason)),

@@ -3,8 +3,8 @@
 //!
 //! **How threads get their lists.** A filter is inherited by threads started
 //! later, filters add up, and none can be taken back: a thread can never do
-//! what its parent may not. The rule here: the HTTP thread is started while the
-//! first thread is still unfiltered; then the first thread, the event loop,
+//! what its parent may not. The rule here: the HTTP thread and the monitor are
+//! started while the first thread is still unfiltered; then the first thread, the event loop,
 //! applies [`Kind::Main`], which is by construction the union of what it needs
 //! itself and what vCPUs and workers need, because it starts those at any time. Threads that a worker starts keep the worker's list.
 //!
@@ -56,12 +56,15 @@ pub enum Kind {
     Relay,
     /// Builds and tears down: opens, maps, resets, closes.
     Worker,
+    /// Writes events for whoever listens.
+    Monitor,
     /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Http, Self::Vcpu, Self::Relay, Self::Worker, Self::Main];
+    const ALL: [Self; 6] =
+        [Self::Http, Self::Vcpu, Self::Relay, Self::Worker, Self::Monitor, Self::Main];
 }
 
 /// No sandbox, so better no process.

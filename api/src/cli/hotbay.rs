@@ -1,7 +1,9 @@
 //! Command line of `hotbay`: cloud-hypervisor's options, for what exists so far.
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgAction, Parser, ValueEnum};
 
@@ -24,6 +26,8 @@ pub struct HotbayArgs {
     pub vm: Option<VmConfig>,
     /// What a forbidden system call does.
     pub seccomp: Seccomp,
+    /// Where events are written; nowhere when absent.
+    pub event_monitor: Option<EventMonitor>,
     /// Where log lines go; standard error when absent.
     pub log_file: Option<PathBuf>,
     /// How many times `-v` was given: 0 for warnings, 1 for information, 2 and more for all.
@@ -39,6 +43,30 @@ pub enum Seccomp {
     False,
     /// It is written to the kernel's log.
     Log,
+}
+
+/// Where events are written: `path=PATH` or `fd=N`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventMonitor {
+    /// A file, made or emptied, or a FIFO that is there.
+    Path(PathBuf),
+    /// A descriptor that was passed to this process.
+    Fd(RawFd),
+}
+
+impl FromStr for EventMonitor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("path", path)) if !path.is_empty() => Ok(Self::Path(path.into())),
+            Some(("fd", number)) => match number.parse() {
+                Ok(fd) if fd >= 0 => Ok(Self::Fd(fd)),
+                Ok(_) | Err(_) => Err(format!("{number:?} is not a descriptor number")),
+            },
+            Some(_) | None => Err("it must be path=PATH or fd=N".to_owned()),
+        }
+    }
 }
 
 /// Reads the arguments, the program's name first.
@@ -64,6 +92,9 @@ struct Arguments {
     /// What a forbidden system call does: end the process, nothing, or be logged
     #[arg(long, value_enum, default_value = "true")]
     seccomp: Seccomp,
+    /// Where events of the VM are written as JSON: path=PATH, or fd=N for an inherited descriptor
+    #[arg(long, value_name = "PLACE")]
+    event_monitor: Option<EventMonitor>,
     /// File for log lines instead of standard error
     #[arg(long, value_name = "PATH")]
     log_file: Option<PathBuf>,
@@ -145,12 +176,12 @@ const DEVICE: &[Key] = &[
 
 impl Arguments {
     fn check(self) -> Result<HotbayArgs, Misuse> {
-        let Self { api_socket, machine, seccomp, log_file, verbosity } = self;
+        let Self { api_socket, machine, seccomp, event_monitor, log_file, verbosity } = self;
         let vm = machine.config()?;
         if vm.is_none() && api_socket.is_none() {
             return Err(Misuse("nothing to do: give --kernel, --api-socket, or both".to_owned()));
         }
-        Ok(HotbayArgs { api_socket, vm, seccomp, log_file, verbosity })
+        Ok(HotbayArgs { api_socket, vm, seccomp, event_monitor, log_file, verbosity })
     }
 }
 

@@ -14,6 +14,10 @@ use devices::vfio::function::Passthrough;
 
 use super::{Bay, Device, Finished, Stage};
 use crate::config::device::{DeviceError, DeviceId};
+use crate::monitor::DeviceNotice;
+
+/// A guest that has not let go by then is said to have timed out; it still may.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client wants taken away, and how long it waits for it.
 pub struct Removal {
@@ -84,7 +88,8 @@ impl Bay {
     pub fn gone(&mut self, id: &DeviceId, place: Reservation) {
         drop(place);
         log::info!("device {id} is gone");
-        if let Some(Device { stage: Stage::Leaving(waiters), .. }) = self.devices.remove(id) {
+        if let Some(Device { stage: Stage::Leaving(waiters), slot, .. }) = self.devices.remove(id) {
+            self.monitor.tell_of(id.as_str(), DeviceNotice::Removed(&slot.to_string()));
             waiters.into_iter().for_each(|waiter| waiter.reply.send(Ok(Response::Done)));
         }
     }
@@ -97,12 +102,16 @@ impl Bay {
                 device.stage = stage;
                 return Err(RemoveError::Adding(id.clone()));
             }
-            Stage::Attached(function) => self.enter(id, Stage::Removing(function, Vec::new())),
+            Stage::Attached(function) => {
+                self.enter(id, Stage::Removing(function, Vec::new()));
+                self.monitor.tell_of(id.as_str(), DeviceNotice::Removing);
+            }
             // Asked again: the clock runs on, the guest is reminded.
             stage @ (Stage::Removing(..) | Stage::Leaving(_)) => device.stage = stage,
         }
         if force {
             log::warn!("device {id} is taken from the guest by force");
+            self.monitor.tell_of(id.as_str(), DeviceNotice::Forced);
             self.eject(slot);
         } else if matches!(self.devices.get(id), Some(Device { stage: Stage::Removing(..), .. })) {
             self.slots.remove(slot.number());
@@ -153,17 +162,28 @@ fn timed_out(id: &DeviceId) -> Answer {
     Err(Fault::plain(Status::Busy, code::DEVICE_REMOVE_TIMED_OUT, sentence))
 }
 
+impl Device {
+    /// Whether it is time to say that the guest does not let go.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        matches!(self.stage, Stage::Removing(..))
+            && !self.overdue
+            && now.duration_since(self.since) > PATIENCE
+    }
+
+    /// Whether something is to be said or answered later.
+    pub(super) fn waits_for_time(&self) -> bool {
+        match &self.stage {
+            Stage::Removing(_, waiters) => !self.overdue || !waiters.is_empty(),
+            Stage::Leaving(waiters) => !waiters.is_empty(),
+            Stage::Adding(_) | Stage::Attached(_) => false,
+        }
+    }
+}
+
 impl Stage {
     /// Stands in for a stage that is being replaced.
     fn none() -> Self {
         Self::Leaving(Vec::new())
-    }
-
-    pub(super) fn has_waiters(&self) -> bool {
-        match self {
-            Self::Removing(_, waiters) | Self::Leaving(waiters) => !waiters.is_empty(),
-            Self::Adding(_) | Self::Attached(_) => false,
-        }
     }
 
     fn wait(&mut self, waiter: Waiter) {

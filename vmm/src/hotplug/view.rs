@@ -1,14 +1,10 @@
 //! What clients see of the bay: snapshots, taken without any device's lock.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use api::schema::info::{Counters, DeviceNode, DeviceState};
 
 use super::{Bay, Device, Stage};
-
-/// A guest that has not let go by then is said to have timed out; it still may.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Bay {
     /// Every device by id.
@@ -54,7 +50,7 @@ impl Device {
         match self.stage {
             Stage::Adding(_) => DeviceState::Adding,
             Stage::Attached(_) => DeviceState::Attached,
-            Stage::Removing(..) if self.since.elapsed() > PATIENCE => DeviceState::TimedOut,
+            Stage::Removing(..) if self.overdue => DeviceState::TimedOut,
             Stage::Removing(..) => DeviceState::Removing,
             Stage::Leaving(_) => DeviceState::Ejected,
         }

@@ -10,6 +10,7 @@ use devices::platform::power::PowerEvent;
 
 use super::{Error, Stage, Verb, Vmm};
 use crate::kvm::clock::Clock;
+use crate::monitor::Notice;
 
 /// What goes with a guest whose vCPUs are on their way out.
 pub(crate) struct Pausing {
@@ -35,6 +36,7 @@ impl Vmm {
         }
         let Some(vm) = &mut self.vm else { return };
         if let Stage::Running(machine) = vm.stage.take() {
+            self.monitor.tell(Notice::Pausing);
             machine.vcpus.hold();
             vm.stage = Stage::Pausing(machine, Pausing { reply, asked: None });
         }
@@ -46,10 +48,12 @@ impl Vmm {
         let Some(vm) = &mut self.vm else { return Ok(()) };
         let Stage::Paused(machine, Pause { clock, asked }) = &vm.stage else { return Ok(()) };
         let asked = *asked;
+        self.monitor.tell(Notice::Resuming);
         clock.set(&machine.vm).map_err(Error::Clock)?;
         machine.vcpus.go_on();
         vm.stage.run();
         log::info!("the VM goes on");
+        self.monitor.tell(Notice::Resumed);
         asked.into_iter().for_each(|asked| self.obey(asked));
         Ok(())
     }
@@ -64,11 +68,13 @@ impl Vmm {
             Ok(clock) => {
                 vm.stage = Stage::Paused(machine, Pause { clock, asked });
                 log::info!("the VM is paused");
+                self.monitor.tell(Notice::Paused);
                 reply.send(Ok(Response::Done));
             }
             Err(error) => {
                 machine.vcpus.go_on();
                 vm.stage = Stage::Running(machine);
+                self.monitor.tell(Notice::Resumed);
                 reply.send(Err(Error::Clock(error).fault("cannot pause the VM")));
                 asked.into_iter().for_each(|asked| self.obey(asked));
             }

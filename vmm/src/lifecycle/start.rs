@@ -7,9 +7,13 @@ use vm_memory::{Bytes, GuestAddress};
 use super::{Ending, Error, Refusal, Stage, Verb, Vm, Vmm, chain};
 use crate::arch::x86_64::registers::Entry;
 use crate::assemble::{Reports, assemble};
+use crate::boot::Payload;
 use crate::hotplug::Finished;
 use crate::machine::Machine;
+use crate::monitor::{Failure, Notice};
 use crate::{acpi, boot, workers};
+
+const CANNOT_BOOT: &str = "cannot boot the VM";
 
 /// What goes with a machine that is being started.
 pub(crate) struct Starting {
@@ -40,25 +44,36 @@ impl Vmm {
     /// a failure the VM is as it was created. Without a reply it was the command
     /// line that asked, and a failure ends the process.
     pub fn boot(&mut self, reply: Option<Reply>) {
-        match self.prepare() {
+        let payload = match self.bootable() {
+            Ok(payload) => payload,
+            Err(error) => return self.refuse_boot(&error, reply),
+        };
+        self.monitor.tell(Notice::Booting);
+        match self.prepare(payload) {
             Ok(machine) => {
                 let starting = Starting { reply, boot: self.boots, entry: None };
                 self.enter(Stage::Starting(Box::new(machine), starting));
             }
-            Err(error) => self.refuse_boot(&error, reply),
+            Err(error) => self.boot_failed(&error, reply),
         }
     }
 
-    /// The machine with its kernel and its devices under way.
-    pub(super) fn prepare(&mut self) -> Result<Machine, Error> {
+    /// What there is to boot, if this is the moment.
+    fn bootable(&self) -> Result<Payload, Error> {
         self.effect(Verb::Boot)?;
-        let vm = self.vm.as_mut().ok_or(Refusal::NotCreated)?;
-        let payload = vm.spec.payload.clone().ok_or(Error::NoPayload)?;
+        let vm = self.vm.as_ref().ok_or(Refusal::NotCreated)?;
+        vm.spec.payload.clone().ok_or(Error::NoPayload)
+    }
+
+    /// The machine with its kernel and its devices under way.
+    fn prepare(&mut self, payload: Payload) -> Result<Machine, Error> {
+        let vm = self.vm.as_ref().ok_or(Refusal::NotCreated)?;
         let reports = Reports {
             events: &self.poster,
             finished: &self.finished_poster,
             watch: &self.watch,
             filters: &self.filters,
+            monitor: &self.monitor,
         };
         let mut machine = assemble(&vm.spec, payload, reports)?;
         for spec in vm.spec.devices.iter().cloned() {
@@ -89,6 +104,7 @@ impl Vmm {
         self.effect(Verb::Reboot)?;
         let Some(vm) = &mut self.vm else { return Ok(()) };
         let Some(machine) = vm.stage.booted() else { return Ok(()) };
+        self.monitor.tell(Notice::Rebooting);
         machine.vcpus.park();
         // Posted before the vCPUs were parked, so meant for the boot that is over.
         self.inbox.drain();
@@ -97,6 +113,7 @@ impl Vmm {
             Ok(()) => {
                 log::info!("the VM has been reset");
                 vm.stage.run();
+                self.monitor.tell(Notice::Rebooted);
             }
             // A machine that does not start again is as good as off.
             Err(_) => {
@@ -105,6 +122,7 @@ impl Vmm {
                     spec.devices = machine.bay.specs();
                 }
                 *stage = Stage::Shutdown;
+                self.monitor.tell(Notice::Shutdown);
                 self.inbox.drain();
                 self.finished.drain();
             }
@@ -112,9 +130,17 @@ impl Vmm {
         started
     }
 
+    /// A boot that was begun has come to nothing.
+    fn boot_failed(&mut self, error: &Error, reply: Option<Reply>) {
+        let fault = error.fault(CANNOT_BOOT);
+        let failure = Failure { code: fault.code, message: &fault.chain.join(": ") };
+        self.monitor.tell(Notice::BootFailed(failure));
+        self.refuse_boot(error, reply);
+    }
+
     fn refuse_boot(&mut self, error: &Error, reply: Option<Reply>) {
         match reply {
-            Some(reply) => reply.send(Err(error.fault("cannot boot the VM"))),
+            Some(reply) => reply.send(Err(error.fault(CANNOT_BOOT))),
             None => self.end(Ending::Failed(chain(error))),
         }
     }
@@ -125,7 +151,7 @@ impl Vmm {
         match (std::mem::replace(&mut vm.stage, Stage::Created), came) {
             (Stage::Starting(machine, Starting { reply, .. }), Err(error)) => {
                 self.discard(*machine);
-                self.refuse_boot(&error, reply);
+                self.boot_failed(&error, reply);
             }
             (Stage::Starting(machine, Starting { reply, entry: Some(entry), .. }), Ok(()))
                 if !machine.bay.is_building() =>
@@ -133,6 +159,7 @@ impl Vmm {
                 machine.vcpus.start(entry);
                 log::info!("the VM is running");
                 vm.stage = Stage::Running(machine);
+                self.monitor.tell(Notice::Booted);
                 reply.into_iter().for_each(|reply| reply.send(Ok(Response::Done)));
             }
             (other, _) => vm.stage = other,

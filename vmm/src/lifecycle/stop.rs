@@ -9,6 +9,7 @@ use api::request::Response;
 use super::{Stage, Verb, Vm, Vmm};
 use crate::hotplug::Finished;
 use crate::machine::Machine;
+use crate::monitor::Notice;
 
 /// Bytes of the worker's stack.
 const STACK: usize = 256 << 10;
@@ -57,6 +58,7 @@ impl Vmm {
             return self.stop(true, reply);
         }
         self.vm = None;
+        self.monitor.tell(Notice::Deleted);
         reply.send(Ok(Response::Done));
     }
 
@@ -105,8 +107,10 @@ impl Vmm {
             return;
         }
         let Stage::Stopping(mut stopping) = stage.take() else { return };
+        self.monitor.tell(Notice::Shutdown);
         if stopping.forget {
             self.vm = None;
+            self.monitor.tell(Notice::Deleted);
         }
         self.inbox.drain();
         let replies = std::mem::take(&mut stopping.replies);

@@ -23,6 +23,7 @@ mod pause;
 mod reboot;
 mod start;
 mod stop;
+mod told;
 mod verbs;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -85,7 +86,7 @@ fn scene() -> Option<Scene> {
     let kernel = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(kernel.path(), elf(&GUEST)).unwrap();
     let filters = Arc::new(Filters::new(Mode::False).unwrap());
-    let mut vmm = Vmm::new(filters).unwrap();
+    let mut vmm = Vmm::new(filters, Monitor::none()).unwrap();
     let payload = PayloadConfig { kernel: Some(kernel.path().to_owned()), ..Default::default() };
     let config = VmConfig {
         payload: Some(payload),

@@ -62,6 +62,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Http => vec![COMMON, WAIT, CONNECTIONS],
         Kind::Vcpu => vec![RUN_GUEST, COMMON, DEVICE_ACCESS],
         Kind::Relay => vec![COMMON, WAIT, ROUTES],
+        Kind::Monitor => vec![COMMON, WAIT],
         Kind::Worker => vec![COMMON, DEVICE_ACCESS, ROUTES, BUILD, THREADS],
         // A superset of all that it starts.
         Kind::Main => {

@@ -39,6 +39,19 @@ fn everything_on_one_line() {
 }
 
 #[test]
+fn events_go_to_a_path_or_a_descriptor() {
+    let place = |place: &str| parsed(&format!("hotbay --kernel /k --event-monitor {place}"));
+    let path = EventMonitor::Path("/run/events".into());
+
+    assert_eq!(place("path=/run/events").event_monitor, Some(path));
+    assert_eq!(place("fd=3").event_monitor, Some(EventMonitor::Fd(3)));
+    for wrong in ["/run/events", "path=", "fd=-1", "fd=x"] {
+        let why = refused(&format!("hotbay --kernel /k --event-monitor {wrong}"));
+        assert!(why.contains("--event-monitor"), "{why}");
+    }
+}
+
+#[test]
 fn server_alone_has_no_vm() {
     let arguments = parsed("hotbay --api-socket /run/a.sock");
 

@@ -21,21 +21,21 @@ fn vm_whose_device_cannot_be_had_is_created_again() {
 }
 
 /// A kernel on slow storage: a FIFO without a writer.
-struct Fifo {
+pub(super) struct Fifo {
     path: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Fifo {
     /// Lets everybody who reads it have a few bytes. That is no kernel.
-    fn answer(&self) -> std::fs::File {
+    pub(super) fn answer(&self) -> std::fs::File {
         let mut fifo = std::fs::File::options().read(true).write(true).open(&self.path).unwrap();
         io::Write::write_all(&mut fifo, &[0; 64]).unwrap();
         fifo
     }
 }
 
-fn unreadable() -> Option<(Scene, Fifo)> {
+pub(super) fn unreadable() -> Option<(Scene, Fifo)> {
     let mut scene = scene()?;
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("kernel");

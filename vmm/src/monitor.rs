@@ -1,0 +1,223 @@
+//! What the outside is told of the VM while it lives (`--event-monitor`): notices,
+//! turned into Cloud Hypervisor's JSON here and nowhere else.
+//!
+//! Not to be confused with [`crate::events`], which wake the event loop. Whoever
+//! has a [`Monitor`] gives notice and goes on: a thread writes ([`writer`]), and
+//! what a slow reader leaves no room for is dropped, counted and said.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+mod place;
+mod sys;
+mod writer;
+
+pub use self::place::{OpenError, open};
+pub use self::writer::Writer;
+
+/// Something that happened to the VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// The process serves.
+    Starting,
+    /// The process ends; there is no VM any more.
+    Ending,
+    /// So many notices were dropped here, because they were read too slowly.
+    Dropped(u64),
+    /// The machine is being built.
+    Booting,
+    /// It could not be; the VM is as it was created.
+    BootFailed(Failure<'a>),
+    /// Its guest runs.
+    Booted,
+    /// The vCPUs were called out of the guest.
+    Pausing,
+    /// They are out.
+    Paused,
+    /// They are sent back.
+    Resuming,
+    /// They are in the guest again.
+    Resumed,
+    /// The guest is being started afresh.
+    Rebooting,
+    /// It runs again.
+    Rebooted,
+    /// The machine is gone; the configuration is left.
+    Shutdown,
+    /// The configuration is gone too.
+    Deleted,
+    /// Something happened to the device with this id.
+    Device(&'a str, DeviceNotice<'a>),
+}
+
+/// Something that happened to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceNotice<'a> {
+    /// A worker builds it; its path on the host.
+    Adding(&'a str),
+    /// The guest can see it, at this address.
+    Added(&'a str),
+    /// There is no such device after all.
+    AddFailed(Failure<'a>),
+    /// The guest was asked to let go.
+    Removing,
+    /// The guest has not let go for a while; it still may.
+    TimedOut,
+    /// It is taken from the guest, which was not waited for.
+    Forced,
+    /// The host has it back, and its address in the guest is free.
+    Removed(&'a str),
+}
+
+/// Why something failed, as a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure<'a> {
+    /// One of [`api::request::code`].
+    pub code: &'a str,
+    /// The chain of causes.
+    pub message: &'a str,
+}
+
+/// Takes notices and never waits. Clones lead to the same place; one that leads
+/// nowhere ([`Monitor::none`]) costs nothing.
+#[derive(Clone, Debug)]
+pub struct Monitor(Option<Arc<Outlet>>);
+
+#[derive(Debug)]
+struct Outlet {
+    start: Instant,
+    queue: SyncSender<writer::Message>,
+    /// Notices dropped since one last went through.
+    dropped: AtomicU64,
+}
+
+impl Monitor {
+    /// Nobody listens.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    fn to(queue: SyncSender<writer::Message>) -> Self {
+        let outlet = Outlet { start: Instant::now(), queue, dropped: AtomicU64::new(0) };
+        Self(Some(Arc::new(outlet)))
+    }
+
+    /// Gives notice.
+    pub fn tell(&self, notice: Notice<'_>) {
+        if let Some(outlet) = &self.0 {
+            outlet.tell(notice);
+        }
+    }
+
+    /// Gives notice of a device.
+    pub fn tell_of(&self, id: &str, notice: DeviceNotice<'_>) {
+        self.tell(Notice::Device(id, notice));
+    }
+}
+
+impl Outlet {
+    fn tell(&self, notice: Notice<'_>) {
+        let missing = self.dropped.load(Ordering::Relaxed);
+        // Where some are missing, that is said first.
+        let told = missing == 0 || self.put(Notice::Dropped(missing));
+        if told {
+            self.dropped.fetch_sub(missing, Ordering::Relaxed);
+        }
+        if !(told && self.put(notice)) && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+            log::warn!("the event monitor is read too slowly: events are dropped");
+        }
+    }
+
+    /// Queues `notice`; false when there is no room.
+    fn put(&self, notice: Notice<'_>) -> bool {
+        let text = text(notice, self.start.elapsed());
+        // Where nobody listens any more, the writer has said why.
+        !matches!(self.queue.try_send(writer::Message::Text(text)), Err(TrySendError::Full(_)))
+    }
+}
+
+/// An event as Cloud Hypervisor spells it.
+#[derive(Serialize)]
+struct Event<'a> {
+    /// Since the process began.
+    timestamp: Duration,
+    source: &'static str,
+    event: &'static str,
+    /// All values are text, as in Cloud Hypervisor.
+    properties: Option<Properties<'a>>,
+}
+
+type Properties<'a> = BTreeMap<&'static str, Cow<'a, str>>;
+
+/// One line of JSON, and the empty line that ends an event.
+fn text(notice: Notice<'_>, timestamp: Duration) -> String {
+    let (source, event, properties) = notice.parts();
+    let properties: Properties<'_> = properties.into_iter().collect();
+    let properties = Some(properties).filter(|properties| !properties.is_empty());
+    let event = Event { timestamp, source, event, properties };
+    let json = serde_json::to_string(&event).expect("text and numbers are always JSON");
+    json + "\n\n"
+}
+
+type Parts<'a> = (&'static str, &'static str, Vec<(&'static str, Cow<'a, str>)>);
+
+impl<'a> Notice<'a> {
+    /// Source, name and properties.
+    fn parts(self) -> Parts<'a> {
+        let vm = |name| ("vm", name, Vec::new());
+        match self {
+            Self::Starting => ("vmm", "starting", Vec::new()),
+            Self::Ending => ("vmm", "shutdown", Vec::new()),
+            Self::Dropped(count) => {
+                ("vmm", "events-dropped", vec![("count", count.to_string().into())])
+            }
+            Self::Booting => vm("booting"),
+            Self::BootFailed(failure) => ("vm", "boot-failed", failure.properties()),
+            Self::Booted => vm("booted"),
+            Self::Pausing => vm("pausing"),
+            Self::Paused => vm("paused"),
+            Self::Resuming => vm("resuming"),
+            Self::Resumed => vm("resumed"),
+            Self::Rebooting => vm("rebooting"),
+            Self::Rebooted => vm("rebooted"),
+            Self::Shutdown => vm("shutdown"),
+            Self::Deleted => vm("deleted"),
+            Self::Device(id, notice) => {
+                let (name, mut properties) = notice.parts();
+                properties.push(("id", id.into()));
+                ("vm", name, properties)
+            }
+        }
+    }
+}
+
+impl<'a> DeviceNotice<'a> {
+    fn parts(self) -> (&'static str, Vec<(&'static str, Cow<'a, str>)>) {
+        match self {
+            Self::Adding(path) => ("device-adding", vec![("path", path.into())]),
+            Self::Added(bdf) => ("device-added", vec![("bdf", bdf.into())]),
+            Self::AddFailed(failure) => ("device-add-failed", failure.properties()),
+            Self::Removing => ("device-removing", Vec::new()),
+            Self::TimedOut => ("device-remove-timed-out", Vec::new()),
+            Self::Forced => ("device-remove-forced", Vec::new()),
+            Self::Removed(bdf) => ("device-removed", vec![("bdf", bdf.into())]),
+        }
+    }
+}
+
+impl<'a> Failure<'a> {
+    fn properties(self) -> Vec<(&'static str, Cow<'a, str>)> {
+        vec![("code", self.code.into()), ("message", self.message.into())]
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use api::schema::machine::VmConfig;
 
 use devices::legacy::serial::Console;
 
-use crate::lifecycle::{Ending, Error, Refusal, Vmm};
+use crate::lifecycle::{Error, Refusal, Vmm};
 
 /// Does what a client asked, and answers.
 pub fn handle(vmm: &mut Vmm, call: Call) {
@@ -22,12 +22,9 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::Delete => vmm.delete(reply),
         Request::Interrupts(id) => vmm.show_interrupts(id, reply),
         Request::TestInterrupt(body) => vmm.test_interrupt(body, reply),
+        Request::VmmShutdown => vmm.end_for(reply),
         // These are done at once.
         Request::Ping => reply.send(Ok(Response::Ping(ping()))),
-        Request::VmmShutdown => {
-            vmm.end(Ending::Asked);
-            reply.send(Ok(Response::Done));
-        }
         Request::Create(config) => done(reply, vmm.create(*config), "cannot create the VM"),
         Request::Reboot => done(reply, vmm.reboot(), "cannot reboot the VM"),
         Request::Resume => done(reply, vmm.resume(), "cannot resume the VM"),

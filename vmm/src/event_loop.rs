@@ -1,7 +1,9 @@
 //! The machine's own thread: the only one that owns it. It takes calls, guest
 //! events and signals one at a time, so nothing around the machine needs a lock.
 
+use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use api::mailbox::Receiver;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -24,15 +26,24 @@ pub fn run(vmm: Vmm, calls: Receiver, signals: Signals) -> Result<Ending, Error>
     let id = manager.add_subscriber(Sources { vmm, calls, signals });
     loop {
         let sources = manager.subscriber_mut(id).map_err(Error::Wait)?;
-        if let Some(ending) = sources.vmm.ending.take() {
-            return Ok(ending);
-        }
-        match manager.run() {
+        let patience = match sources.vmm.over() {
+            ControlFlow::Break(ending) => return Ok(ending),
+            ControlFlow::Continue(patience) => patience.map_or(FOREVER, milliseconds),
+        };
+        match manager.run_with_timeout(patience) {
             Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(Error::Wait(error)),
             Ok(_) => {}
         }
     }
+}
+
+/// As `epoll_wait(2)` has it.
+const FOREVER: i32 = -1;
+
+/// At least one, or the loop would spin for the last fraction.
+fn milliseconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).map_or(i32::MAX, |millis| millis.saturating_add(1))
 }
 
 /// Everything the loop waits for, and the machine. The manager panics over
@@ -84,8 +95,7 @@ impl Sources {
             Source::Machine => self.vmm.take_ready(),
             Source::Signals => {
                 self.signals.take();
-                log::info!("ending: a signal asks for it");
-                self.vmm.end(Ending::Asked);
+                self.vmm.signalled();
             }
         }
     }

@@ -301,6 +301,14 @@ impl Drop for Bay {
     fn drop(&mut self) {
         // Workers are waited for; one that maps RAM would take seconds.
         self.host.iommu.cancel();
+        // No vCPU runs any more. Each close may take 100 ms: all at once.
+        let devices = std::mem::take(&mut self.devices).into_values();
+        let functions = devices.filter_map(|device| {
+            drop(self.bus.evict(device.slot));
+            device.function().cloned()
+        });
+        let functions = functions.collect();
+        self.workers.all(functions, drop);
     }
 }
 

@@ -24,6 +24,7 @@
 //! RAM pinned. Only the processors and interrupt controllers begin again.
 
 mod bay;
+mod end;
 mod error;
 mod interrupts;
 mod pause;
@@ -46,10 +47,12 @@ use crate::config::VmSpec;
 use crate::events::{self, Event, Inbox, Poster};
 use crate::hotplug::Finished;
 use crate::machine::Machine;
-use crate::monitor::{Monitor, Notice};
+use crate::monitor::Monitor;
 use crate::seccomp::Filters;
 use crate::watch::{Source, Watch};
 
+use self::end::End;
+pub use self::end::Ending;
 pub use self::error::{Error, chain};
 pub(crate) use self::pause::{Pause, Pausing};
 pub(crate) use self::start::Starting;
@@ -75,7 +78,7 @@ pub struct Vmm {
     /// Told what happens to the VM.
     pub(crate) monitor: Monitor,
     /// Set when the process is to end.
-    pub(crate) ending: Option<Ending>,
+    end: Option<End>,
     /// Boots so far: what belongs to an earlier one is told by its number.
     boots: u64,
 }
@@ -106,15 +109,6 @@ pub(crate) enum Stage {
     Shutdown,
 }
 
-/// How the process ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// As somebody asked: a client, a signal, or the guest.
-    Asked,
-    /// The machine could not go on, for this reason.
-    Failed(String),
-}
-
 impl Vmm {
     /// No VM yet. Threads of its machine will be confined by `filters`; what
     /// happens to it, `monitor` is told.
@@ -123,7 +117,7 @@ impl Vmm {
         let (finished_poster, finished) = events::channel()?;
         let (timer, watch) = (TimerFd::new().map_err(io::Error::from)?, Watch::new()?);
         watch.add(&timer, Source::Timer)?;
-        let (vm, ending, boots) = (None, None, 0);
+        let (vm, end, boots) = (None, None, 0);
         Ok(Self {
             vm,
             poster,
@@ -134,7 +128,7 @@ impl Vmm {
             watch,
             filters,
             monitor,
-            ending,
+            end,
             boots,
         })
     }
@@ -151,14 +145,6 @@ impl Vmm {
     fn effect(&self, verb: Verb) -> Result<Effect, Refusal> {
         let standing = self.vm.as_ref().map_or(Standing::None, |vm| vm.stage.standing());
         standing.effect(verb)
-    }
-
-    /// Takes a machine apart that did not come to run, and with it what its threads
-    /// still had to say.
-    fn discard(&mut self, machine: Machine) {
-        drop(machine);
-        self.inbox.drain();
-        self.finished.drain();
     }
 
     fn enter(&mut self, stage: Stage) {
@@ -253,6 +239,9 @@ impl Vmm {
                     let loaded = starting.loaded(boot, outcome);
                     self.go_on_starting(loaded.map_err(Error::Load));
                 }
+                (Finished::Built(_, Ok(built)), Some(Stage::Stopping(_))) => {
+                    self.built_too_late(built);
+                }
                 (Finished::Built(id, outcome), Some(stage)) => {
                     if let Some(machine) = stage.booted() {
                         // Whoever asked has been answered; an error is in the log.
@@ -265,7 +254,7 @@ impl Vmm {
                         machine.bay.gone(&id, place);
                     }
                 }
-                // Of a machine that is no more: dropped, and so undone.
+                // Of a boot or a machine that is no more.
                 (Finished::Built(..) | Finished::Gone(..) | Finished::Loaded(..), _) => {}
             }
         }
@@ -276,15 +265,6 @@ impl Vmm {
         if let Err(error) = self.timer.reset(TICK, Some(TICK)) {
             log::error!("no timer: a guest that misses a notice is not reminded: {error}");
         }
-    }
-
-    /// Ends the VM, and soon the process.
-    pub fn end(&mut self, ending: Ending) {
-        let ran = self.vm.take().is_some_and(|mut vm| vm.stage.built().is_some());
-        if ran {
-            self.monitor.tell(Notice::Shutdown);
-        }
-        self.ending.get_or_insert(ending);
     }
 }
 
@@ -319,6 +299,25 @@ impl Stage {
         std::mem::replace(self, Self::Shutdown)
     }
 
+    /// The machine, which leaves the stage: another one is to be put there.
+    fn take_machine(&mut self) -> Option<Box<Machine>> {
+        self.built()?;
+        match self.take() {
+            Self::Starting(machine, _)
+            | Self::Running(machine)
+            | Self::Pausing(machine, _)
+            | Self::Paused(machine, _) => Some(machine),
+            Self::Created | Self::Stopping(_) | Self::Shutdown => None,
+        }
+    }
+
+    /// The guest runs from now on.
+    fn run(&mut self) {
+        if let Some(machine) = self.take_machine() {
+            *self = Self::Running(machine);
+        }
+    }
+
     /// The stage without what goes with it.
     fn standing(&self) -> Standing {
         match self {
@@ -336,6 +335,7 @@ impl Stage {
     pub(crate) fn state(&self) -> VmState {
         match self {
             Self::Created | Self::Starting(..) => VmState::Created,
+            Self::Stopping(stopping) if stopping.never_ran() => VmState::Created,
             Self::Running(_) | Self::Pausing(..) | Self::Stopping(_) => VmState::Running,
             Self::Paused(..) => VmState::Paused,
             Self::Shutdown => VmState::Shutdown,

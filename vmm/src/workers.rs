@@ -3,7 +3,7 @@
 //! goes away under them.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 
 use crate::seccomp::{Filters, Kind};
@@ -39,20 +39,22 @@ impl Workers {
     }
 
     /// Does `job` for every item at once and waits for all.
-    pub fn all<T: Copy + Send>(&self, items: Vec<T>, job: impl Fn(T) + Sync) {
-        let (job, filters) = (&job, &self.filters);
+    pub fn all<T: Send>(&self, items: Vec<T>, job: impl Fn(T) + Sync) {
+        let others = items.len().saturating_sub(1);
+        let items = Mutex::new(items.into_iter());
+        let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || std::iter::from_fn(next).for_each(&job);
+        let body = || {
+            confine(&self.filters);
+            work();
+        };
         thread::scope(|scope| {
-            for item in items {
-                let body = move || {
-                    confine(filters);
-                    job(item);
-                };
+            for _ in 0..others {
                 let builder = Builder::new().name(NAME.to_owned()).stack_size(STACK);
-                if builder.spawn_scoped(scope, body).is_err() {
-                    // No thread left: one after the other, then.
-                    job(item);
-                }
+                // Without a thread for it, an item is done after the others.
+                let _ = builder.spawn_scoped(scope, body);
             }
+            work();
         });
     }
 }

@@ -95,14 +95,3 @@ impl Vmm {
         }
     }
 }
-
-impl Stage {
-    /// The guest runs again.
-    pub(super) fn run(&mut self) {
-        if matches!(self, Self::Paused(..))
-            && let Self::Paused(machine, _) = self.take()
-        {
-            *self = Self::Running(machine);
-        }
-    }
-}

@@ -1,16 +1,21 @@
 //! From a configuration to a guest that runs, the first time and after a reset.
 
+use std::sync::Arc;
+
 use api::mailbox::Reply;
-use api::request::Response;
+use api::request::{Fault, Response};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::stop::Then;
 use super::{Ending, Error, Refusal, Stage, Verb, Vm, Vmm, chain};
 use crate::arch::x86_64::registers::Entry;
 use crate::assemble::{Reports, assemble};
 use crate::boot::Payload;
+use crate::events::Poster;
 use crate::hotplug::Finished;
 use crate::machine::Machine;
 use crate::monitor::{Failure, Notice};
+use crate::seccomp::Filters;
 use crate::{acpi, boot, workers};
 
 const CANNOT_BOOT: &str = "cannot boot the VM";
@@ -51,10 +56,17 @@ impl Vmm {
         self.monitor.tell(Notice::Booting);
         match self.prepare(payload) {
             Ok(machine) => {
+                self.boots += 1;
                 let starting = Starting { reply, boot: self.boots, entry: None };
                 self.enter(Stage::Starting(Box::new(machine), starting));
+                if let Err(error) = self.begin() {
+                    self.go_on_starting(Err(error));
+                }
             }
-            Err(error) => self.boot_failed(&error, reply),
+            Err(error) => {
+                self.boot_failed(&error);
+                self.refuse_boot(&error, reply);
+            }
         }
     }
 
@@ -65,7 +77,7 @@ impl Vmm {
         vm.spec.payload.clone().ok_or(Error::NoPayload)
     }
 
-    /// The machine with its kernel and its devices under way.
+    /// The machine, without devices.
     fn prepare(&mut self, payload: Payload) -> Result<Machine, Error> {
         let vm = self.vm.as_ref().ok_or(Refusal::NotCreated)?;
         let reports = Reports {
@@ -75,28 +87,18 @@ impl Vmm {
             filters: &self.filters,
             monitor: &self.monitor,
         };
-        let mut machine = assemble(&vm.spec, payload, reports)?;
-        for spec in vm.spec.devices.iter().cloned() {
-            machine.bay.add_at_boot(spec).map_err(Error::Device)?;
-        }
-        self.begin_to_load(&machine)?;
-        Ok(machine)
+        Ok(assemble(&vm.spec, payload, reports)?)
     }
 
-    /// Has a worker read what the machine boots, from storage that may be slow. It
-    /// holds nothing of the machine but its memory, so nobody has to wait for it.
-    fn begin_to_load(&mut self, machine: &Machine) -> Result<(), Error> {
-        self.boots += 1;
-        let (boot, finished) = (self.boots, self.finished_poster.clone());
-        let (memory, payload) = (machine.ram.memory().clone(), machine.payload.clone());
-        let rsdp = write_tables(machine)?;
-        let load = move || {
-            let loaded = boot::load(&memory, &payload, Some(rsdp));
-            // Before the news: whoever has it may give the memory back.
-            drop(memory);
-            finished.post(Finished::Loaded(boot, loaded));
+    /// Has workers open the devices and read what the machine boots.
+    fn begin(&mut self) -> Result<(), Error> {
+        let Some(Vm { stage: Stage::Starting(machine, _), spec, .. }) = &mut self.vm else {
+            return Ok(());
         };
-        workers::detach(&self.filters, load).map_err(Error::Loader)
+        for spec in spec.devices.iter().cloned() {
+            machine.bay.add_at_boot(spec).map_err(Error::Device)?;
+        }
+        begin_to_load(machine, (self.boots, &self.finished_poster), &self.filters)
     }
 
     /// Starts the guest afresh in the same machine; one that is paused runs then.
@@ -131,11 +133,11 @@ impl Vmm {
     }
 
     /// A boot that was begun has come to nothing.
-    fn boot_failed(&mut self, error: &Error, reply: Option<Reply>) {
+    fn boot_failed(&self, error: &Error) -> Fault {
         let fault = error.fault(CANNOT_BOOT);
         let failure = Failure { code: fault.code, message: &fault.chain.join(": ") };
         self.monitor.tell(Notice::BootFailed(failure));
-        self.refuse_boot(error, reply);
+        fault
     }
 
     fn refuse_boot(&mut self, error: &Error, reply: Option<Reply>) {
@@ -147,24 +149,49 @@ impl Vmm {
 
     /// One more thing that a starting VM needs is there, or is not.
     pub(super) fn go_on_starting(&mut self, came: Result<(), Error>) {
+        if let Err(error) = came {
+            return self.give_up_boot(&error);
+        }
         let Some(vm) = &mut self.vm else { return };
-        match (std::mem::replace(&mut vm.stage, Stage::Created), came) {
-            (Stage::Starting(machine, Starting { reply, .. }), Err(error)) => {
-                self.discard(*machine);
-                self.boot_failed(&error, reply);
-            }
-            (Stage::Starting(machine, Starting { reply, entry: Some(entry), .. }), Ok(()))
-                if !machine.bay.is_building() =>
-            {
-                machine.vcpus.start(entry);
-                log::info!("the VM is running");
-                vm.stage = Stage::Running(machine);
-                self.monitor.tell(Notice::Booted);
-                reply.into_iter().for_each(|reply| reply.send(Ok(Response::Done)));
-            }
-            (other, _) => vm.stage = other,
+        let Stage::Starting(machine, starting) = &mut vm.stage else { return };
+        let (Some(entry), false) = (starting.entry, machine.bay.is_building()) else { return };
+        let reply = starting.reply.take();
+        machine.vcpus.start(entry);
+        vm.stage.run();
+        log::info!("the VM is running");
+        self.monitor.tell(Notice::Booted);
+        reply.into_iter().for_each(|reply| reply.send(Ok(Response::Done)));
+    }
+
+    /// Gives back what a boot that has failed had already; then it is answered.
+    fn give_up_boot(&mut self, error: &Error) {
+        let Some(Vm { stage: Stage::Starting(_, starting), .. }) = &mut self.vm else { return };
+        let reply = starting.reply.take();
+        let fault = self.boot_failed(error);
+        match reply {
+            Some(reply) => self.stop(Then::Created, Some((reply, Err(fault)))),
+            None => self.end(Ending::Failed(chain(error))),
         }
     }
+}
+
+/// Has a worker read what the machine boots, from storage that may be slow. It
+/// holds nothing of the machine but its memory, so nobody has to wait for it.
+fn begin_to_load(
+    machine: &Machine,
+    (boot, finished): (u64, &Poster<Finished>),
+    filters: &Arc<Filters>,
+) -> Result<(), Error> {
+    let finished = finished.clone();
+    let (memory, payload) = (machine.ram.memory().clone(), machine.payload.clone());
+    let rsdp = write_tables(machine)?;
+    let load = move || {
+        let loaded = boot::load(&memory, &payload, Some(rsdp));
+        // Before the news: whoever has it may give the memory back.
+        drop(memory);
+        finished.post(Finished::Loaded(boot, loaded));
+    };
+    workers::detach(filters, load).map_err(Error::Loader)
 }
 
 /// Puts everything but the processors, which reset themselves when they start,

@@ -4,11 +4,11 @@
 use std::thread::{Builder, JoinHandle};
 
 use api::mailbox::Reply;
-use api::request::Response;
+use api::request::{Answer, Response};
 
 use super::{Stage, Verb, Vm, Vmm};
-use crate::hotplug::Finished;
-use crate::machine::Machine;
+use crate::events::Poster;
+use crate::hotplug::{Built, Finished};
 use crate::monitor::Notice;
 
 /// Bytes of the worker's stack.
@@ -16,19 +16,70 @@ const STACK: usize = 256 << 10;
 
 /// A machine on its way out. Dropping this waits until it is gone.
 pub(crate) struct Stopping {
-    worker: Option<JoinHandle<()>>,
-    /// Whether the configuration goes too.
-    forget: bool,
-    /// Who waits for it.
-    replies: Vec<Reply>,
+    workers: Vec<JoinHandle<()>>,
+    /// Workers that have not said yet that they are done.
+    busy: usize,
+    then: Then,
+    /// Who waits for it, and what they are told then.
+    waiting: Vec<(Reply, Answer)>,
+    finished: Poster<Finished>,
+}
+
+/// What is left of a VM whose machine is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Its configuration, as it was created: it could not boot.
+    Created,
+    /// Its configuration, with the devices that the guest had.
+    Shutdown,
+    /// Nothing.
+    Forgotten,
+}
+
+impl Stopping {
+    fn new(finished: &Poster<Finished>, then: Then) -> Self {
+        let finished = finished.clone();
+        Self { workers: Vec::new(), busy: 0, then, waiting: Vec::new(), finished }
+    }
+
+    /// Whether the VM will be as it was created, since it has never run.
+    pub(super) fn never_ran(&self) -> bool {
+        self.then == Then::Created
+    }
+
+    /// Waits for nobody: what is left is the kernel's to give back, at the end of
+    /// the process.
+    pub(super) fn abandon(&mut self) {
+        self.workers.clear();
+    }
+
+    /// Drops `part` on a worker. It keeps the event loop's list of calls, and
+    /// needs what the event loop would need.
+    fn take_apart(&mut self, part: impl Send + 'static) {
+        let finished = self.finished.clone();
+        let body = move || {
+            drop(part);
+            finished.post(Finished::Stopped);
+        };
+        self.busy += 1;
+        let worker = Builder::new().name("worker".to_owned()).stack_size(STACK).spawn(body);
+        match worker {
+            Ok(worker) => self.workers.push(worker),
+            Err(error) => {
+                // Taken apart by the closure's own drop, here and now.
+                log::error!("a machine was taken apart on the event loop: {error}");
+                self.finished.post(Finished::Stopped);
+            }
+        }
+    }
 }
 
 impl Drop for Stopping {
     fn drop(&mut self) {
-        if let Some(worker) = self.worker.take()
-            && worker.join().is_err()
-        {
-            log::error!("a worker has panicked");
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                log::error!("a worker has panicked");
+            }
         }
     }
 }
@@ -38,7 +89,7 @@ impl Vmm {
     /// the devices that the guest had. `reply` is answered when all is given back.
     pub fn shutdown(&mut self, reply: Reply) {
         match self.effect(Verb::Shutdown) {
-            Ok(_) => self.stop(false, reply),
+            Ok(_) => self.stop(Then::Shutdown, Some((reply, Ok(Response::Done)))),
             Err(refusal) => reply.send(Err(refusal.fault("cannot shut the VM down"))),
         }
     }
@@ -46,76 +97,83 @@ impl Vmm {
     /// Stops the guest, if it runs, and forgets the VM; `reply` is answered when
     /// all is given back.
     pub fn delete(&mut self, reply: Reply) {
-        if let Err(refusal) = self.effect(Verb::Delete) {
-            return reply.send(Err(refusal.fault("cannot delete the VM")));
+        match self.effect(Verb::Delete) {
+            Ok(_) => self.clear(Some(reply)),
+            Err(refusal) => reply.send(Err(refusal.fault("cannot delete the VM"))),
         }
-        let Some(vm) = &mut self.vm else { return };
-        if let Stage::Stopping(stopping) = &mut vm.stage {
-            stopping.forget = true;
-            return stopping.replies.push(reply);
-        }
-        if vm.stage.built().is_some() {
-            return self.stop(true, reply);
-        }
-        self.vm = None;
-        self.monitor.tell(Notice::Deleted);
-        reply.send(Ok(Response::Done));
     }
 
-    fn stop(&mut self, forget: bool, reply: Reply) {
+    /// Forgets the VM, whatever it does; `reply` is answered when all is given back.
+    pub(super) fn clear(&mut self, reply: Option<Reply>) {
+        let waiting = reply.map(|reply| (reply, Ok(Response::Done)));
+        match self.vm.as_mut().map(|vm| &mut vm.stage) {
+            Some(Stage::Stopping(stopping)) => {
+                stopping.then = Then::Forgotten;
+                stopping.waiting.extend(waiting);
+            }
+            Some(Stage::Created | Stage::Shutdown) | None => {
+                self.forget();
+                waiting.into_iter().for_each(|(reply, answer)| reply.send(answer));
+            }
+            Some(
+                Stage::Starting(..) | Stage::Running(_) | Stage::Pausing(..) | Stage::Paused(..),
+            ) => self.stop(Then::Forgotten, waiting),
+        }
+    }
+
+    /// Has the machine taken apart. Who waits for a boot or a pause is told that
+    /// there will be none.
+    pub(super) fn stop(&mut self, then: Then, waiting: Option<(Reply, Answer)>) {
         let Some(vm) = &mut self.vm else { return };
         if let Some(machine) = vm.stage.machine() {
             vm.spec.devices = machine.bay.specs();
         }
-        // Who waits for a boot or a pause is told that there will be none.
-        let (Stage::Running(machine)
-        | Stage::Starting(machine, _)
-        | Stage::Pausing(machine, _)
-        | Stage::Paused(machine, _)) = vm.stage.take()
-        else {
-            return;
-        };
+        let Some(machine) = vm.stage.take_machine() else { return };
         for fd in machine.watched() {
             self.watch.remove(fd);
         }
-        let worker = self.take_apart(machine);
-        self.enter(Stage::Stopping(Stopping { worker, forget, replies: vec![reply] }));
+        let mut stopping = Stopping::new(&self.finished_poster, then);
+        stopping.waiting.extend(waiting);
+        stopping.take_apart(machine);
+        vm.stage = Stage::Stopping(stopping);
     }
 
-    /// `None` when the host has no thread left: then it is done.
-    fn take_apart(&self, machine: Box<Machine>) -> Option<JoinHandle<()>> {
-        let finished = self.finished_poster.clone();
-        let body = move || {
-            drop(machine);
-            finished.post(Finished::Stopped);
-        };
-        // It needs what the event loop would need, and keeps its list of calls.
-        let worker = Builder::new().name("worker".to_owned()).stack_size(STACK).spawn(body);
-        worker
-            .inspect_err(|error| {
-                // Taken apart by the closure's own drop, here and now.
-                log::error!("a machine was taken apart on the event loop: {error}");
-                self.finished_poster.post(Finished::Stopped);
-            })
-            .ok()
+    /// A device that came too late for its machine goes the same way.
+    pub(super) fn built_too_late(&mut self, built: Built) {
+        if let Some(Vm { stage: Stage::Stopping(stopping), .. }) = &mut self.vm {
+            stopping.take_apart(built);
+        }
     }
 
-    /// The machine is gone, and with it what its threads still had to say.
+    /// A worker is done. After the last one the machine is gone, and with it what
+    /// its threads still had to say.
     pub(super) fn stopped(&mut self) {
-        let Some(Vm { stage, .. }) = &mut self.vm else { return };
-        if !matches!(stage, Stage::Stopping(_)) {
+        let Some(Vm { stage: stage @ Stage::Stopping(_), .. }) = &mut self.vm else { return };
+        let Stage::Stopping(mut stopping) = stage.take() else { return };
+        stopping.busy -= 1;
+        if stopping.busy > 0 {
+            *stage = Stage::Stopping(stopping);
             return;
         }
-        let Stage::Stopping(mut stopping) = stage.take() else { return };
-        self.monitor.tell(Notice::Shutdown);
-        if stopping.forget {
-            self.vm = None;
-            self.monitor.tell(Notice::Deleted);
+        match stopping.then {
+            Then::Created => *stage = Stage::Created,
+            Then::Shutdown => self.monitor.tell(Notice::Shutdown),
+            Then::Forgotten => {
+                self.monitor.tell(Notice::Shutdown);
+                self.forget();
+            }
         }
         self.inbox.drain();
-        let replies = std::mem::take(&mut stopping.replies);
+        let waiting = std::mem::take(&mut stopping.waiting);
         // Joined before anybody is told.
         drop(stopping);
-        replies.into_iter().for_each(|reply| reply.send(Ok(Response::Done)));
+        waiting.into_iter().for_each(|(reply, answer)| reply.send(answer));
+    }
+
+    /// There is no VM any more. At the end of the process that goes without saying.
+    fn forget(&mut self) {
+        if self.vm.take().is_some() && self.end.is_none() {
+            self.monitor.tell(Notice::Deleted);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Stages of a VM with a guest of 35 bytes on the real `/dev/kvm`. The guest asks
 //! a port what to do next, so a test decides where its processor is.
 
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -203,10 +204,25 @@ impl Scene {
     /// Lets the event loop's work be done until `done`.
     fn until(&mut self, done: impl Fn(&Vmm) -> bool) {
         while !done(&self.vmm) {
-            self.await_event();
-            self.vmm.take_events();
-            self.vmm.take_finished();
+            self.serve();
         }
+    }
+
+    /// Waits until the process is to end.
+    fn over(&mut self) -> Ending {
+        loop {
+            if let ControlFlow::Break(ending) = self.vmm.over() {
+                return ending;
+            }
+            self.serve();
+        }
+    }
+
+    /// Does the event loop's work once.
+    fn serve(&mut self) {
+        self.await_event();
+        self.vmm.take_events();
+        self.vmm.take_finished();
     }
 
     /// Waits until the event loop has something to take.
@@ -245,4 +261,8 @@ impl Inside {
 
 fn state(vmm: &Vmm) -> Option<VmState> {
     vmm.vm.as_ref().map(|vm| vm.stage.state())
+}
+
+fn stands(vmm: &Vmm, standing: Standing) -> bool {
+    vmm.vm.as_ref().map_or(Standing::None, |vm| vm.stage.standing()) == standing
 }

@@ -74,11 +74,11 @@ fn guest_that_turns_itself_off_in_its_last_moment_ends_at_the_resume() {
     scene.tell(POWER_OFF);
     scene.await_event();
     scene.pause();
-    assert_eq!(scene.vmm.ending, None);
+    assert_eq!(scene.vmm.over(), ControlFlow::Continue(None));
 
     scene.does(Request::Resume);
 
-    assert_eq!(scene.vmm.ending, Some(Ending::Asked));
+    assert_eq!(scene.over(), Ending::Asked);
 }
 
 #[test]
@@ -93,6 +93,6 @@ fn guest_that_resets_in_its_last_moment_starts_afresh_at_the_resume() {
 
         assert_eq!(state(&scene.vmm), Some(VmState::Running));
         scene.guest_runs();
-        assert_eq!(scene.vmm.ending, None);
+        assert_eq!(scene.vmm.over(), ControlFlow::Continue(None));
     }
 }

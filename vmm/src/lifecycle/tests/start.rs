@@ -14,9 +14,12 @@ fn vm_whose_device_cannot_be_had_is_created_again() {
     let out_of_threads = io::Error::from_raw_os_error(libc::EAGAIN);
     scene.vmm.go_on_starting(Err(Error::Device(AddError::Worker(out_of_threads))));
 
+    assert!(answer.try_recv().is_err(), "not all is given back yet");
+    assert_eq!(state(&scene.vmm), Some(VmState::Created));
+    assert_eq!(scene.refuses(Request::Boot), (503, code::VM_STOPPING));
+    scene.until(|vmm| stands(vmm, Standing::Created));
     let fault = answer.try_recv().unwrap().unwrap_err();
     assert_eq!((fault.status.code(), fault.code), (500, code::DEVICE_HOST_FAILED));
-    assert_eq!(state(&scene.vmm), Some(VmState::Created));
     scene.boot();
 }
 
@@ -63,8 +66,7 @@ fn others_are_served_while_the_kernel_is_being_read() {
         assert_eq!(scene.refuses(request), (503, code::VM_STARTING));
     }
     let _open = fifo.answer();
-    scene.await_event();
-    scene.vmm.take_finished();
+    scene.until(|vmm| stands(vmm, Standing::Created));
     let fault = answer.try_recv().unwrap().unwrap_err();
     assert_eq!((fault.status.code(), fault.code), (400, code::VM_BAD_PAYLOAD));
     assert_eq!(state(&scene.vmm), Some(VmState::Created));
@@ -103,6 +105,6 @@ fn what_was_read_for_an_earlier_boot_does_not_start_this_one() {
     assert!(first.try_recv().unwrap().is_err());
     assert!(second.try_recv().is_err(), "its own kernel is still being read");
     let _open = fifo.answer();
-    scene.until(|_| second.try_recv().is_ok());
-    assert_eq!(state(&scene.vmm), Some(VmState::Created));
+    scene.until(|vmm| stands(vmm, Standing::Created));
+    assert!(second.try_recv().is_ok());
 }

@@ -11,9 +11,9 @@ fn vcpu_that_cannot_go_on_ends_the_process_whatever_the_stage() {
         scene.vmm.poster.post(Event::Fault { vcpu: 1, reason: "made up".to_owned() });
         inside.go_on(NOTHING);
 
-        scene.vmm.take_events();
+        let ending = scene.over();
 
-        assert!(matches!(scene.vmm.ending, Some(Ending::Failed(_))));
+        assert!(matches!(ending, Ending::Failed(_)), "{ending:?}");
         assert!(answer.is_none_or(|answer| answer.try_recv().unwrap().is_err()));
     }
 }
@@ -40,20 +40,53 @@ fn others_are_served_while_a_machine_is_taken_apart() {
     scene.until(|vmm| vmm.vm.is_none());
     assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
     assert_eq!(deleted.try_recv().unwrap(), Ok(Response::Done));
-    assert_eq!(scene.vmm.ending, None, "what the guest said at last is nobody's");
+    assert_eq!(
+        scene.vmm.over(),
+        ControlFlow::Continue(None),
+        "what the guest said at last is nobody's"
+    );
 }
 
 #[test]
-fn process_that_ends_waits_for_the_machine_that_is_taken_apart() {
+fn process_that_ends_serves_others_until_its_machine_is_gone() {
     let Some(mut scene) = running() else { return };
     let inside = scene.stop_inside();
-    let answer = scene.ask(Request::Shutdown);
+    let before = scene.ask(Request::Shutdown);
+
+    let answer = scene.ask(Request::VmmShutdown);
+
+    assert!(matches!(scene.vmm.over(), ControlFlow::Continue(Some(_))), "a vCPU is in an access");
+    for request in [Request::Info, Request::Ping, Request::Counters] {
+        scene.does(request);
+    }
+    let another = Request::Create(Box::default());
+    assert_eq!(scene.refuses(another), (503, code::VM_STOPPING));
     inside.go_on(NOTHING);
+    assert_eq!(scene.over(), Ending::Asked);
+    for answer in [before, answer] {
+        assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
+    }
+}
 
-    scene.vmm.end(Ending::Asked);
+#[test]
+fn process_without_a_machine_ends_at_once() {
+    let Some(mut scene) = scene() else { return };
 
-    let fault = answer.try_recv().unwrap().unwrap_err();
-    assert_eq!((fault.status, fault.code), (Status::Busy, code::VMM_STOPPING));
-    let told = scene.vmm.finished.drain();
-    assert!(matches!(told[..], [Finished::Stopped]), "it is gone");
+    scene.does(Request::VmmShutdown);
+
+    assert_eq!(scene.vmm.over(), ControlFlow::Break(Ending::Asked));
+}
+
+#[test]
+fn second_signal_does_not_wait_for_the_machine() {
+    let Some(mut scene) = running() else { return };
+    let inside = scene.stop_inside();
+    scene.vmm.signalled();
+    assert!(matches!(scene.vmm.over(), ControlFlow::Continue(Some(_))));
+
+    scene.vmm.signalled();
+
+    let ControlFlow::Break(Ending::Failed(reason)) = scene.vmm.over() else { panic!("it waits") };
+    assert!(reason.contains("not taken apart in time"), "{reason}");
+    inside.go_on(NOTHING);
 }

@@ -51,8 +51,7 @@ fn standing(standing: Standing) -> Option<Scene> {
         Standing::Shutdown => scene.stop(Request::Shutdown),
         Standing::Created | Standing::Running | Standing::Paused => {}
     }
-    let there = scene.vmm.vm.as_ref().map_or(Standing::None, |vm| vm.stage.standing());
-    assert_eq!(there, standing);
+    assert!(stands(&scene.vmm, standing), "{standing:?}");
     Some(scene)
 }
 

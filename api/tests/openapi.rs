@@ -9,7 +9,10 @@ use api::route::ROUTES;
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
-use api::schema::info::{DeviceNode, DeviceState, PciBarType, Resource, VmInfo, VmState, VmmPing};
+use api::schema::info::{
+    DeviceNode, DeviceReset, DeviceState, PciBarType, ResetResult, Resource, VmInfo, VmState,
+    VmmPing,
+};
 use api::schema::interrupts::{
     Backend, DeviceInterrupts, GuestVector, HostError, InterruptMode, LineState, MsiState,
     MsixState, TestInterrupt, VectorCounts, VectorDelivery, VectorState,
@@ -147,6 +150,7 @@ fn schemas_have_the_fields_of_the_types() {
         ("PciDeviceInfo", value(&PciDeviceInfo { id: "a".to_owned(), bdf: "b".to_owned() })),
         ("VmInfo", value(&info)),
         ("DeviceNode", value(&node)),
+        ("DeviceReset", value(&node.reset)),
         ("Resource", value(&node.resources[0])),
         ("PciBar", bar),
         ("VmmPing", value(&ping())),
@@ -179,6 +183,9 @@ fn enumerations_have_the_words_of_the_types() {
     }
     for state in words(&schemas["DeviceState"]["enum"]) {
         serde_json::from_value::<DeviceState>(state.into()).unwrap();
+    }
+    for result in words(&schemas["ResetResult"]["enum"]) {
+        serde_json::from_value::<ResetResult>(result.into()).unwrap();
     }
     for kind in words(&schemas["PciBarType"]["enum"]) {
         serde_json::from_value::<PciBarType>(kind.into()).unwrap();
@@ -235,6 +242,15 @@ fn full_node() -> DeviceNode {
         pci_bdf: None,
         state: Some(DeviceState::Attached),
         since_ms: Some(0),
+        wanted_back_ms: Some(0),
+        host_errors: Some(1),
+        failure: Some("a".to_owned()),
+        reset: Some(DeviceReset {
+            method: "a".to_owned(),
+            reason: Some("b".to_owned()),
+            last: Some(ResetResult::Done),
+            error: Some("c".to_owned()),
+        }),
     }
 }
 

@@ -8,6 +8,9 @@
 //! bars      BARs placed in the guest's address spaces
 //! interrupts  which of INTx, MSI and MSI-X is active, on both sides
 //! taken     how many of a function's interrupts the host has taken
+//! notices   what the host says: the function has failed, or is wanted back
+//! health    what went wrong with a function, told once
+//! resets    which reset each function gets, and who is reset together
 //! function  the parts as one PCI function
 //! ```
 
@@ -15,8 +18,11 @@ pub mod bars;
 pub mod config;
 pub mod counters;
 pub mod function;
+pub mod health;
 pub mod host;
 pub mod interrupts;
 pub mod iommu;
+pub mod notices;
+pub mod resets;
 pub mod sys;
 pub mod taken;

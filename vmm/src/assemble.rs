@@ -110,7 +110,11 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         spaces: guest,
         memory_slots,
         vm: Arc::clone(&vm),
+        notices: Arc::new(Watch::new()?),
+        bell: Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?),
     };
+    host.notices.add_edges(&*host.bell, Source::Devices)?;
+    reports.watch.add(&*host.notices, Source::Devices)?;
     let bay = Bay::new(
         bus,
         Arc::clone(&slots),

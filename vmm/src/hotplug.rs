@@ -17,6 +17,7 @@
 mod build;
 mod error;
 mod interrupts;
+mod notices;
 mod remove;
 mod view;
 
@@ -35,7 +36,9 @@ use devices::vfio::counters::Counter;
 use devices::vfio::function::Passthrough;
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::Iommu;
+use devices::vfio::resets;
 use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::arch::x86_64::registers::Entry;
 use crate::boot;
@@ -44,6 +47,7 @@ use crate::events::Poster;
 use crate::irq::relay::Relay;
 use crate::memory::slots;
 use crate::monitor::{DeviceNotice, Failure, Monitor};
+use crate::watch::Watch;
 use crate::workers::Workers;
 
 pub use self::build::Built;
@@ -76,6 +80,10 @@ pub struct Host {
     pub memory_slots: slots::Slots,
     /// For interrupt lines.
     pub vm: Arc<VmFd>,
+    /// Ready when the host has something to say of a function.
+    pub notices: Arc<Watch>,
+    /// Written, and watched by `notices`, when a function has something to say.
+    pub bell: Arc<EventFd>,
 }
 
 /// The machine's devices.
@@ -104,6 +112,8 @@ struct Device {
     overdue: bool,
     /// Interrupts that the relay thread has delivered for it.
     relayed: Arc<Counter>,
+    /// What the host has said of it.
+    heard: notices::Heard,
 }
 
 /// Where a device is between arriving and leaving.
@@ -176,6 +186,8 @@ impl Bay {
                 log::info!("device {id} is in slot {slot}");
                 self.monitor.tell_of(&info.id, DeviceNotice::Added(&info.bdf));
                 reply.into_iter().for_each(|r| r.send(Ok(Response::Added(info.clone()))));
+                // What was said while nobody could be asked.
+                self.hear(&id);
                 Ok(info)
             }
             Err(error) => {
@@ -210,13 +222,12 @@ impl Bay {
     /// 100 ms. The vCPUs are parked; RAM stays pinned.
     pub fn reset(&mut self) {
         let functions: Vec<_> =
-            self.devices.iter().filter_map(|(id, d)| Some((id, d.function()?))).collect();
-        let reset = |id: &DeviceId, function: &Passthrough| {
-            if let Err(error) = function.reset() {
-                log::error!("device {id} was not reset: {error}");
-            }
-        };
-        self.workers.all(functions, |(id, function)| reset(id, function));
+            self.devices.values().filter_map(Device::function).map(Arc::clone).collect();
+        let steps = resets::steps(&functions);
+        self.workers.all(steps.iter().collect(), |step| {
+            // Each function keeps what it came to, and says so.
+            let _ = step.run();
+        });
         self.slots.reset();
         // Who has been asked for is asked for again, in the new boot.
         for device in self.devices.values() {
@@ -265,8 +276,8 @@ impl Bay {
         let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(reply), Instant::now());
         let path = spec.path.to_string_lossy().into_owned();
         self.monitor.tell_of(id.as_str(), DeviceNotice::Adding(&path));
-        let (overdue, relayed) = (false, Arc::default());
-        let device = Device { spec, function, slot, stage, since, overdue, relayed };
+        let (overdue, relayed, heard) = (false, Arc::default(), notices::Heard::default());
+        let device = Device { spec, function, slot, stage, since, overdue, relayed, heard };
         self.devices.insert(id.clone(), device);
         let finished = self.finished.clone();
         let built = id.clone();

@@ -212,6 +212,10 @@ impl Vmm {
                     let ejected = machine.slots.take_ejected().filter_map(Slot::new);
                     ejected.for_each(|slot| machine.bay.eject(slot));
                 }
+                (Source::Devices, Some(machine)) => {
+                    machine.bay.take_notices();
+                    self.start_timer();
+                }
                 (Source::Timer, machine) => {
                     // Ready, so it does not block.
                     let _ = self.timer.wait();
@@ -220,7 +224,7 @@ impl Vmm {
                     }
                 }
                 // Closed together with the machine.
-                (Source::Console | Source::Slots, None) => {}
+                (Source::Console | Source::Slots | Source::Devices, None) => {}
             }
         }
     }

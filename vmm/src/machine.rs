@@ -36,7 +36,7 @@ impl Machine {
     /// Descriptors that the event loop watches.
     pub(crate) fn watched(&self) -> impl Iterator<Item = RawFd> {
         let console = self.serial.as_ref().map(|serial| serial.console.as_raw_fd());
-        console.into_iter().chain([self.slots.as_raw_fd()])
+        console.into_iter().chain([self.slots.as_raw_fd(), self.bay.host().notices.as_raw_fd()])
     }
 }
 

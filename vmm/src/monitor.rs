@@ -73,6 +73,14 @@ pub enum DeviceNotice<'a> {
     Forced,
     /// The host has it back, and its address in the guest is free.
     Removed(&'a str),
+    /// The host wants it back; the guest is asked to let go.
+    Wanted,
+    /// The host has reported so many errors of the device by now (AER).
+    HostError(u64),
+    /// It does not answer: the first access that failed, and why.
+    Failing(&'a str),
+    /// It could not be reset: why.
+    ResetFailed(&'a str),
 }
 
 /// Why something failed, as a client is told.
@@ -207,6 +215,12 @@ impl<'a> DeviceNotice<'a> {
             Self::TimedOut => ("device-remove-timed-out", Vec::new()),
             Self::Forced => ("device-remove-forced", Vec::new()),
             Self::Removed(bdf) => ("device-removed", vec![("bdf", bdf.into())]),
+            Self::Wanted => ("device-wanted-back", Vec::new()),
+            Self::HostError(count) => {
+                ("device-host-error", vec![("count", count.to_string().into())])
+            }
+            Self::Failing(access) => ("device-failing", vec![("access", access.into())]),
+            Self::ResetFailed(error) => ("device-reset-failed", vec![("error", error.into())]),
         }
     }
 }

@@ -23,10 +23,12 @@ pub enum Source {
     Slots,
     /// Something in the bay waits for time to pass.
     Timer,
+    /// The host, or a function itself, has something to say of a device.
+    Devices,
 }
 
 impl Source {
-    const ALL: [Self; 3] = [Self::Console, Self::Slots, Self::Timer];
+    const ALL: [Self; 4] = [Self::Console, Self::Slots, Self::Timer, Self::Devices];
 }
 
 impl Watch {
@@ -38,6 +40,13 @@ impl Watch {
     /// Watches `fd` until it is closed.
     pub fn add(&self, fd: &impl AsRawFd, source: Source) -> io::Result<()> {
         let interest = EpollEvent::new(EventSet::IN, source as u64);
+        self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), interest)
+    }
+
+    /// Watches `fd`, an eventfd, until it is closed: ready once after it has been
+    /// written, whether it is read or not.
+    pub fn add_edges(&self, fd: &impl AsRawFd, source: Source) -> io::Result<()> {
+        let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, source as u64);
         self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), interest)
     }
 

@@ -65,6 +65,46 @@ pub struct DeviceNode {
     /// Milliseconds since it entered `state`. (hotbay's)
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub since_ms: Option<u64>,
+    /// Milliseconds since the host first wanted it back; absent if it does not. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wanted_back_ms: Option<u64>,
+    /// Errors of the device that the host has reported (PCI Express AER); absent
+    /// if there were none. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host_errors: Option<u64>,
+    /// The first access that it did not answer since its last reset, and why;
+    /// absent while it answers. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<String>,
+    /// How `vm.reboot` resets it; absent while the guest does not have it. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reset: Option<DeviceReset>,
+}
+
+/// How a device is reset when the guest restarts, and what that came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReset {
+    /// What it will get: `hot_reset` (together with others), `none`, or the
+    /// kernel's name of the method (`flr`, `pm`, `bus`...; `kernel` if it gives none).
+    pub method: String,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// What the last one came to; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last: Option<ResetResult>,
+    /// Why that failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
+
+/// What a reset came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResetResult {
+    /// The device is as after power-on.
+    Done,
+    /// It is not, but quiet: no interrupts, no DMA, no BARs.
+    Failed,
 }
 
 /// Where a device is between arriving and leaving.

@@ -5,14 +5,18 @@
 //! rest. It clears it, or the function loses its memory for another reason: the
 //! windows go first, for the kernel takes the pages away.
 
+use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::io::Access;
 use crate::memory::{Window, Windows};
 use crate::pci::bar::{self, Apertures, Placement};
 use crate::space::{Claim, Space};
 use crate::vfio::config::MsixLayout;
+use crate::vfio::health::Health;
 use crate::vfio::interrupts::Interrupts;
 use crate::vfio::sys::device::Device;
 use crate::vfio::sys::mmap::Mmap;
@@ -35,7 +39,7 @@ pub struct GuestSpaces {
 
 /// One BAR: what answers in it, and the parts that need no answer.
 pub struct Bar {
-    access: Arc<dyn Access>,
+    access: Arc<Trapped>,
     areas: Vec<Area>,
 }
 
@@ -58,6 +62,7 @@ pub struct Placements {
 /// A BAR at an address. Fields are in teardown order.
 struct Placed {
     at: Placement,
+    _stay: Stay,
     _windows: Vec<Box<dyn Window>>,
     _claim: Claim,
 }
@@ -104,9 +109,11 @@ impl Placements {
             bar::Space::Io => (&self.spaces.io, &[][..]),
             bar::Space::Memory => (&self.spaces.memory, &bar.areas[..]),
         };
-        let claim = space.claim(at.base, at.size, Arc::clone(&bar.access))?;
+        let stay = Stay::begin(&bar.access.stays);
+        let access: Arc<dyn Access> = bar.access.clone();
+        let claim = space.claim(at.base, at.size, access)?;
         let windows = areas.iter().filter_map(|area| self.open(at.base, area)).collect();
-        Ok(Placed { at, _windows: windows, _claim: claim })
+        Ok(Placed { at, _stay: stay, _windows: windows, _claim: claim })
     }
 
     /// Opens one window; without it, accesses trap and still work.
@@ -128,6 +135,7 @@ impl Bar {
         index: usize,
         device: &Arc<Device>,
         interrupts: &Arc<Interrupts>,
+        health: &Arc<Health>,
         trapped: &[Range<u64>],
     ) -> Self {
         let region = device.region(index).cloned().unwrap_or_default();
@@ -138,8 +146,15 @@ impl Bar {
             Some(Area { offset: part.start, memory: memory.ok()? })
         };
         let areas = parts.filter_map(map).collect();
-        let (device, interrupts) = (Arc::clone(device), Arc::clone(interrupts));
-        Self { access: Arc::new(Trapped { index, device, interrupts }), areas }
+        let access = Trapped {
+            index,
+            writable: region.is_writable(),
+            device: Arc::clone(device),
+            interrupts: Arc::clone(interrupts),
+            health: Arc::clone(health),
+            stays: Arc::default(),
+        };
+        Self { access: Arc::new(access), areas }
     }
 }
 
@@ -169,11 +184,57 @@ fn without(area: &Range<u64>, trapped: &[Range<u64>]) -> Vec<Range<u64>> {
     parts
 }
 
+/// How often a BAR has been placed and withdrawn: odd while it is placed.
+type Stays = Arc<AtomicU64>;
+
+/// A BAR being placed. Dropped first of all when it is withdrawn, before the
+/// device stops decoding: an access that fails then is the guest's own doing.
+struct Stay(Stays);
+
+impl Stay {
+    fn begin(stays: &Stays) -> Self {
+        stays.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(stays))
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// Answers what no window covers.
 struct Trapped {
     index: usize,
+    /// The kernel takes writes, which it does not for a ROM.
+    writable: bool,
     device: Arc<Device>,
     interrupts: Arc<Interrupts>,
+    health: Arc<Health>,
+    stays: Stays,
+}
+
+impl Trapped {
+    /// Does an access that the host may fail. One during which the BAR stayed where
+    /// it was should not have failed: the device is at fault.
+    fn access(&self, what: fmt::Arguments<'_>, access: impl FnOnce() -> io::Result<()>) -> bool {
+        let stay = self.stays.load(Ordering::SeqCst);
+        let Err(error) = access() else { return true };
+        log::debug!("{what}: {error}");
+        let stayed = stay % 2 == 1 && self.stays.load(Ordering::SeqCst) == stay;
+        if stayed && !lies_outside(&error) {
+            self.device.counters().access_failures.bump();
+            self.health.access_failed(what, &error);
+        }
+        false
+    }
+}
+
+/// Whether nobody was asked, because there is nothing at that offset: a BAR decodes
+/// a power of two, which may be more than the device has.
+fn lies_outside(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none()
 }
 
 impl Access for Trapped {
@@ -182,8 +243,8 @@ impl Access for Trapped {
             return self.device.counters().table_accesses.bump();
         }
         self.device.counters().region_reads.bump();
-        if let Err(error) = self.device.read(self.index, offset, data) {
-            log::debug!("read of BAR {} at {offset:#x}: {error}", self.index);
+        let what = format_args!("read of BAR {} at {offset:#x}", self.index);
+        if !self.access(what, || self.device.read(self.index, offset, data)) {
             data.fill(0xff);
         }
     }
@@ -192,10 +253,12 @@ impl Access for Trapped {
         if self.interrupts.write_bar(self.index, offset, data) {
             return self.device.counters().table_accesses.bump();
         }
-        self.device.counters().region_writes.bump();
-        if let Err(error) = self.device.write(self.index, offset, data) {
-            log::debug!("write of BAR {} at {offset:#x}: {error}", self.index);
+        if !self.writable {
+            return;
         }
+        self.device.counters().region_writes.bump();
+        let what = format_args!("write of BAR {} at {offset:#x}", self.index);
+        self.access(what, || self.device.write(self.index, offset, data));
     }
 }
 
@@ -226,5 +289,66 @@ mod tests {
     #[test]
     fn table_in_another_bar_cuts_nothing() {
         assert_eq!(without(&(0..0x2000), &[]), [0..0x2000]);
+    }
+
+    /// Interrupts that answer for no part of any BAR.
+    fn no_interrupts(device: &Arc<Device>) -> Arc<Interrupts> {
+        use crate::vfio::interrupts::{Abilities, Choices, testing};
+        let vectors = Box::new(testing::NoVectors);
+        let (none, choices) = (Abilities::default(), Choices::default());
+        Arc::new(Interrupts::new(none, choices, Arc::clone(device) as _, vectors, None))
+    }
+
+    fn trapped_bar() -> Trapped {
+        let file = tempfile::tempfile().unwrap();
+        let device = Arc::new(Device::fake(file, Vec::new()));
+        let interrupts = no_interrupts(&device);
+        let bell = Arc::new(vmm_sys_util::eventfd::EventFd::new(0).unwrap());
+        let (health, stays) = (Arc::new(Health::new(bell)), Stays::default());
+        Trapped { index: 0, writable: true, device, interrupts, health, stays }
+    }
+
+    fn refused() -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::EIO))
+    }
+
+    #[test]
+    fn access_that_fails_while_the_bar_stays_is_the_device_s_fault() {
+        let bar = trapped_bar();
+        let _stay = Stay::begin(&bar.stays);
+
+        assert!(!bar.access(format_args!("read"), refused));
+
+        assert!(bar.health.condition().failure.is_some());
+    }
+
+    #[test]
+    fn access_that_fails_because_the_guest_moves_the_bar_is_not() {
+        let bar = trapped_bar();
+        bar.access(format_args!("before it is placed"), refused);
+        let stay = Stay::begin(&bar.stays);
+        bar.access(format_args!("while it goes"), || {
+            drop(stay);
+            refused()
+        });
+        let mut again = None;
+        bar.access(format_args!("while it comes again"), || {
+            again = Some(Stay::begin(&bar.stays));
+            refused()
+        });
+
+        assert_eq!(bar.health.condition().failure, None);
+    }
+
+    #[test]
+    fn access_past_what_the_device_has_is_not_either() {
+        let bar = trapped_bar();
+        let _stay = Stay::begin(&bar.stays);
+        let mut data = [0; 4];
+
+        bar.read(0x1000, &mut data);
+
+        assert_eq!(data, [0xff; 4]);
+        assert_eq!(bar.health.condition().failure, None);
     }
 }

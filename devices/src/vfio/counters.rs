@@ -37,11 +37,13 @@ pub struct Counters {
     pub table_accesses: Counter,
     /// Interrupt set-ups that the host refused.
     pub interrupt_failures: Counter,
+    /// Accesses that the device should have answered, and the host failed.
+    pub access_failures: Counter,
 }
 
 impl Counters {
     /// Every counter with its name, as clients see it.
-    pub fn list(&self) -> [(&'static str, u64); 8] {
+    pub fn list(&self) -> [(&'static str, u64); 9] {
         [
             ("config_reads", self.config_reads.get()),
             ("config_writes", self.config_writes.get()),
@@ -51,6 +53,7 @@ impl Counters {
             ("windows", self.windows.get()),
             ("table_accesses", self.table_accesses.get()),
             ("interrupt_failures", self.interrupt_failures.get()),
+            ("access_failures", self.access_failures.get()),
         ]
     }
 }

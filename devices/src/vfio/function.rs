@@ -9,6 +9,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vmm_sys_util::eventfd::EventFd;
+
 use crate::irq::{Line, Vectors};
 use crate::pci::Function;
 use crate::pci::bar::{self, Bars, Kind, Placement};
@@ -17,8 +19,12 @@ use crate::pci::config::{
 };
 use crate::vfio::bars::{Bar, GuestSpaces, Placements, trapped};
 use crate::vfio::config::{Config, Field, Piece};
+use crate::vfio::health::Health;
+use crate::vfio::host::HostFunction;
 use crate::vfio::interrupts::{Abilities, Choices, Interrupts};
 use crate::vfio::iommu::Attachment;
+use crate::vfio::notices::Notices;
+use crate::vfio::resets::Means;
 use crate::vfio::sys::device::{Device, ROM_REGION};
 
 /// Command bits that exist on a PCI Express function; the others read zero.
@@ -42,6 +48,7 @@ pub struct Opened {
     device: Arc<Device>,
     config: Config,
     group: Arc<Attachment>,
+    about: About,
 }
 
 /// A host function in the guest's hands.
@@ -52,7 +59,16 @@ pub struct Passthrough {
     registers: Mutex<Registers>,
     interrupts: Arc<Interrupts>,
     device: Arc<Device>,
-    _group: Arc<Attachment>,
+    group: Arc<Attachment>,
+    about: About,
+}
+
+/// What the host knows and says of a function.
+struct About {
+    name: String,
+    means: Means,
+    notices: Arc<Notices>,
+    health: Arc<Health>,
 }
 
 /// What the guest has written, and what follows from it.
@@ -65,10 +81,21 @@ struct Registers {
 }
 
 impl Opened {
-    /// Opens the function called `name` of an attached group; the kernel resets
-    /// it, which may take 100 ms.
-    pub fn new(group: Arc<Attachment>, name: &str) -> io::Result<Self> {
-        let device = Arc::new(Device::new(group.group().device(name)?)?);
+    /// Opens `function` of an attached group; the kernel resets it, which may take
+    /// 100 ms. `bell` is written when something goes wrong with it.
+    pub fn new(
+        group: Arc<Attachment>,
+        function: &HostFunction,
+        bell: Arc<EventFd>,
+    ) -> io::Result<Self> {
+        let name = function.name().to_owned();
+        let device = Arc::new(Device::new(group.group().device(&name)?)?);
+        let about = About {
+            means: Means::of(&device, &function.reset_methods()),
+            notices: Arc::new(Notices::listen(&device)?),
+            health: Arc::new(Health::new(bell)),
+            name,
+        };
         let express = config::EXPRESS_SIZE as u64;
         let size = if device.config_size() >= express { express } else { 0x100 };
         let mut image = vec![0; usize::try_from(size).unwrap_or(config::CONVENTIONAL_SIZE)];
@@ -85,7 +112,7 @@ impl Opened {
                 }
             }
         }
-        Ok(Self { device, config, group })
+        Ok(Self { device, config, group, about })
     }
 
     /// What interrupts it has: tells how many vectors to lend.
@@ -107,7 +134,7 @@ impl Opened {
         unmapped: &[u8],
     ) -> Passthrough {
         let abilities = self.abilities();
-        let Self { device, config, group } = self;
+        let Self { device, config, group, about } = self;
         let wiring = Arc::clone(&device);
         let interrupts = Arc::new(Interrupts::new(abilities, choices, wiring, vectors, line));
         let (mut bars, mut answers) = (Bars::new(), [const { None }; bar::COUNT]);
@@ -116,11 +143,11 @@ impl Opened {
             bars.declare(index, kind, size);
             let excluded = unmapped.iter().any(|bar| usize::from(*bar) == index);
             let holes = if excluded { vec![0..size] } else { trapped(abilities.msix, index) };
-            *answer = Some(Bar::new(index, &device, &interrupts, &holes));
+            *answer = Some(Bar::new(index, &device, &interrupts, &about.health, &holes));
         }
         let placements = Placements::new(answers, spaces, Arc::clone(&device));
         let registers = Registers { placements, bars, config, command: 0, powered: true };
-        Passthrough { registers: Mutex::new(registers), interrupts, device, _group: group }
+        Passthrough { registers: Mutex::new(registers), interrupts, device, group, about }
     }
 }
 
@@ -153,13 +180,40 @@ impl Passthrough {
         self.device.counters()
     }
 
-    /// Resets the function and everything the guest wrote, as at power-on. May
-    /// take 100 ms.
-    pub fn reset(&self) -> io::Result<()> {
-        self.lock().forget(&self.interrupts);
-        // Should the host have no reset for it, at least its DMA ends.
-        self.device.write_config(config::COMMAND, &[0; 2])?;
-        self.device.reset()
+    /// Its name on the host: `0000:01:00.0`.
+    pub fn name(&self) -> &str {
+        &self.about.name
+    }
+
+    /// What the kernel offers to reset it.
+    pub fn means(&self) -> &Means {
+        &self.about.means
+    }
+
+    /// What the host says of it.
+    pub fn notices(&self) -> &Arc<Notices> {
+        &self.about.notices
+    }
+
+    /// How it fares.
+    pub fn health(&self) -> &Health {
+        &self.about.health
+    }
+
+    /// Takes away everything the guest wrote: interrupts, BARs, DMA. What is left
+    /// for a reset is the device's own state.
+    pub(in crate::vfio) fn quiesce(&self) {
+        let mut registers = self.lock();
+        registers.forget(&self.interrupts);
+        self.forward(config::COMMAND, &[0; 2]);
+    }
+
+    pub(in crate::vfio) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(in crate::vfio) fn group(&self) -> &Arc<Attachment> {
+        &self.group
     }
 
     fn lock(&self) -> MutexGuard<'_, Registers> {
@@ -168,15 +222,24 @@ impl Passthrough {
 
     fn forward(&self, offset: u16, data: &[u8]) {
         if let Err(error) = self.device.write_config(offset, data) {
-            log::debug!("write of configuration space at {offset:#x}: {error}");
+            let access = format_args!("write of configuration space at {offset:#x}");
+            self.failed(access, &error);
         }
     }
 
     fn fetch(&self, offset: u16, data: &mut [u8]) {
         if let Err(error) = self.device.read_config(offset, data) {
-            log::debug!("read of configuration space at {offset:#x}: {error}");
+            self.failed(format_args!("read of configuration space at {offset:#x}"), &error);
             data.fill(0xff);
         }
+    }
+
+    /// An access that the kernel grants whatever the guest does, so it is the
+    /// device that fails.
+    fn failed(&self, access: std::fmt::Arguments<'_>, error: &io::Error) {
+        log::debug!("{access}: {error}");
+        self.device.counters().access_failures.bump();
+        self.about.health.access_failed(access, error);
     }
 
     fn write_piece(&self, registers: &mut Registers, piece: &Piece<'_>) {
@@ -318,3 +381,6 @@ impl Registers {
         self.powered = true;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,13 @@ impl HostFunction {
         Err(HostError::GroupShared { name: self.name.clone(), group, others })
     }
 
+    /// Ways to reset it alone, in the order in which the kernel tries them; none on
+    /// kernels that do not tell (before Linux 5.15).
+    pub fn reset_methods(&self) -> Vec<String> {
+        let list = fs::read_to_string(self.path.join("reset_method")).unwrap_or_default();
+        list.split_whitespace().map(str::to_owned).collect()
+    }
+
     /// Functions of the same group that a host driver other than VFIO has.
     /// Bridges belong to `pcieport`, which VFIO tolerates.
     fn neighbours_of_the_host(&self) -> Vec<String> {

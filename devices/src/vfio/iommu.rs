@@ -5,6 +5,7 @@
 //! none behind. The first group to attach makes a domain and pays for pinning
 //! all guest RAM; later groups find it mapped.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
@@ -102,7 +103,8 @@ pub struct Attachment {
     group: Group,
     number: u32,
     watch: Arc<dyn GroupWatch>,
-    _domain: Arc<Domain>,
+    /// Kept for as long as the group is in it, and never looked at.
+    _domain: Arc<dyn Any + Send + Sync>,
 }
 
 impl Iommu {
@@ -138,8 +140,7 @@ impl Iommu {
         let watched = self.watch.attached(group.as_fd());
         watched.map_err(|e| AttachError::Join(number, "tell the hypervisor of", e))?;
         let watch = Arc::clone(&self.watch);
-        let attachment =
-            Arc::new(Attachment { group, number, watch, _domain: Arc::clone(&domain) });
+        let attachment = Arc::new(Attachment { group, number, watch, _domain: domain.clone() });
         lock(&domain.groups).insert(number, Arc::downgrade(&attachment));
         *known = Arc::downgrade(&domain);
         Ok(attachment)
@@ -251,6 +252,21 @@ fn split(range: &RamRange) -> Vec<RamRange> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A group of no device, for tests of what holds one.
+#[cfg(test)]
+pub(crate) fn fake(number: u32) -> Arc<Attachment> {
+    struct Nobody;
+    impl GroupWatch for Nobody {
+        fn attached(&self, _group: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn detaching(&self, _group: BorrowedFd<'_>) {}
+    }
+    let (group, watch) = (Group::fake(), Arc::new(Nobody));
+    Arc::new(Attachment { group, number, watch, _domain: Arc::new(()) })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use devices::vfio::host::HostFunction;
 use super::{AddError, Host};
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::irq::lines::Pin;
+use crate::watch::Source;
 
 /// A device to build: checked, with its slot taken.
 pub(super) struct Plan {
@@ -31,10 +32,11 @@ impl Plan {
     /// Opens the function and makes the guest's side of it. The first device of
     /// a machine waits here for all RAM to be pinned.
     pub(super) fn build(self) -> Result<Built, AddError> {
-        let Self { id: _, spec, function, place, host } = self;
-        let group = host.iommu.attach(function.check()?)?;
-        let name = function.name();
-        let opened = Opened::new(group, name).map_err(|e| AddError::Open(name.to_owned(), e))?;
+        let Self { id: _, spec, function: on_host, place, host } = self;
+        let group = host.iommu.attach(on_host.check()?)?;
+        let name = on_host.name();
+        let failed = |error| AddError::Open(name.to_owned(), error);
+        let opened = Opened::new(group, &on_host, Arc::clone(&host.bell)).map_err(failed)?;
         let vectors = host.relay.lend(opened.abilities().vectors());
         let relayed = vectors.relayed();
         let line = opened.pin().map(|pin| {
@@ -42,7 +44,10 @@ impl Plan {
             Box::new(pin) as Box<dyn devices::irq::Line>
         });
         let guests = (Box::new(vectors) as Box<_>, line, spec.interrupts);
-        let function = opened.finish(host.spaces, guests, &spec.unmapped);
-        Ok(Built { function: Arc::new(function), place, relayed })
+        let function = Arc::new(opened.finish(host.spaces, guests, &spec.unmapped));
+        for descriptor in function.notices().descriptors() {
+            host.notices.add_edges(descriptor, Source::Devices).map_err(failed)?;
+        }
+        Ok(Built { function, place, relayed })
     }
 }

@@ -94,7 +94,8 @@ impl Bay {
         }
     }
 
-    fn begin_removal(&mut self, id: &DeviceId, force: bool) -> Result<(), RemoveError> {
+    /// Asks the guest for a device, or reminds it; with `force`, does not wait for it.
+    pub(super) fn begin_removal(&mut self, id: &DeviceId, force: bool) -> Result<(), RemoveError> {
         let device = self.devices.get_mut(id).ok_or_else(|| RemoveError::Unknown(id.clone()))?;
         let slot = device.slot;
         match std::mem::replace(&mut device.stage, Stage::none()) {

@@ -1,24 +1,33 @@
 //! What clients see of the bay: snapshots, taken without any device's lock.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use api::schema::info::{Counters, DeviceNode, DeviceState};
+use api::schema::info::{Counters, DeviceNode, DeviceReset, DeviceState, ResetResult};
+use devices::vfio::function::Passthrough;
+use devices::vfio::health::Condition;
+use devices::vfio::resets::{self, Method};
 
 use super::{Bay, Device, Stage};
+use crate::config::device::DeviceId;
 
 impl Bay {
     /// Every device by id.
     pub fn tree(&self) -> BTreeMap<String, DeviceNode> {
-        let node = |id: &str, device: &Device| DeviceNode {
-            id: id.to_owned(),
-            resources: Vec::new(),
-            parent: None,
-            children: Vec::new(),
-            pci_bdf: Some(device.slot.to_string()),
-            state: Some(device.state()),
-            since_ms: u64::try_from(device.since.elapsed().as_millis()).ok(),
+        let mut resets = self.resets();
+        let node = |(id, device): (&DeviceId, &Device)| {
+            (id.to_string(), DeviceNode { reset: resets.remove(id), ..device.node(id) })
         };
-        self.devices.iter().map(|(id, d)| (id.to_string(), node(id.as_str(), d))).collect()
+        self.devices.iter().map(node).collect()
+    }
+
+    /// How each device that the guest has would be reset now, and was.
+    fn resets(&self) -> BTreeMap<&DeviceId, DeviceReset> {
+        let present = self.devices.iter().filter_map(|(id, d)| Some((id, &**d.function()?)));
+        let (ids, functions): (Vec<_>, Vec<&Passthrough>) = present.unzip();
+        let resets = resets::methods(&functions).into_iter().zip(&functions);
+        let each = resets.map(|(method, function)| reset(method, &function.health().condition()));
+        ids.into_iter().zip(each).collect()
     }
 
     /// What each device has cost the host, and the machine's interrupt routes.
@@ -46,6 +55,24 @@ impl Bay {
 }
 
 impl Device {
+    /// All but its reset, which depends on the other devices.
+    fn node(&self, id: &DeviceId) -> DeviceNode {
+        let ms = |since: Instant| u64::try_from(since.elapsed().as_millis()).ok();
+        DeviceNode {
+            id: id.to_string(),
+            resources: Vec::new(),
+            parent: None,
+            children: Vec::new(),
+            pci_bdf: Some(self.slot.to_string()),
+            state: Some(self.state()),
+            since_ms: ms(self.since),
+            wanted_back_ms: self.heard.wanted.and_then(ms),
+            host_errors: Some(self.heard.errors).filter(|errors| *errors > 0),
+            failure: self.function().and_then(|function| function.health().condition().failure),
+            reset: None,
+        }
+    }
+
     fn state(&self) -> DeviceState {
         match self.stage {
             Stage::Adding(_) => DeviceState::Adding,
@@ -54,5 +81,49 @@ impl Device {
             Stage::Removing(..) => DeviceState::Removing,
             Stage::Leaving(_) => DeviceState::Ejected,
         }
+    }
+}
+
+/// A function's reset in the API's words.
+fn reset(method: Method, condition: &Condition) -> DeviceReset {
+    let (method, reason) = match method {
+        Method::Alone(name) => (name, None),
+        Method::Together => ("hot_reset".to_owned(), None),
+        Method::Nothing(why) => ("none".to_owned(), Some(why)),
+    };
+    let (last, error) = match &condition.last_reset {
+        None => (None, None),
+        Some(Ok(())) => (Some(ResetResult::Done), None),
+        Some(Err(why)) => (Some(ResetResult::Failed), Some(why.clone())),
+    };
+    DeviceReset { method, reason, last, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(method: Method, last_reset: Option<Result<(), String>>) -> DeviceReset {
+        reset(method, &Condition { failure: None, last_reset })
+    }
+
+    #[test]
+    fn method_and_last_result_are_told_in_words() {
+        let flr = told(Method::Alone("flr".to_owned()), None);
+        let hot = told(Method::Together, Some(Ok(())));
+
+        assert_eq!((flr.method.as_str(), flr.last), ("flr", None));
+        assert_eq!((hot.method.as_str(), hot.last), ("hot_reset", Some(ResetResult::Done)));
+        assert_eq!((hot.reason, hot.error), (None, None));
+    }
+
+    #[test]
+    fn what_has_no_reset_and_what_failed_say_why() {
+        let why = "its bus is the root bus".to_owned();
+        let none = told(Method::Nothing(why.clone()), Some(Err("no answer".to_owned())));
+
+        assert_eq!((none.method.as_str(), none.reason), ("none", Some(why)));
+        assert_eq!(none.last, Some(ResetResult::Failed));
+        assert_eq!(none.error.as_deref(), Some("no answer"));
     }
 }

@@ -106,3 +106,15 @@ fn function_without_a_group_needs_an_iommu() {
 
     assert!(matches!(error, HostError::NoIommu(_)), "{error}");
 }
+
+#[test]
+fn resets_are_listed_in_the_kernel_s_order() {
+    let sysfs = Sysfs::new();
+    let path = sysfs.add(NAME, Some(DRIVER), Some("7"));
+    let function = HostFunction::find(&path).unwrap();
+    assert!(function.reset_methods().is_empty(), "a kernel that does not tell");
+
+    fs::write(path.join("reset_method"), "flr bus\n").unwrap();
+
+    assert_eq!(function.reset_methods(), ["flr", "bus"]);
+}

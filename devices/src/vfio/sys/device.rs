@@ -1,5 +1,7 @@
 //! An open function: regions read and written, interrupts wired, reset.
 
+mod reset;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -8,22 +10,23 @@ use std::os::unix::fs::FileExt;
 use vfio_bindings::bindings::vfio::{
     VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET, VFIO_IRQ_INFO_NORESIZE,
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX,
-    VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_ROM_REGION_INDEX, vfio_device_info,
-    vfio_irq_info,
+    VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ERR_IRQ_INDEX,
+    VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
+    VFIO_PCI_REQ_IRQ_INDEX, VFIO_PCI_ROM_REGION_INDEX, vfio_device_info, vfio_irq_info,
 };
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ptr};
+use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ptr};
 
 use super::mmap::Mmap;
 use super::region::Region;
 use super::{check, request, size_of};
 use crate::vfio::counters::Counters;
 
+pub use self::reset::Affected;
+
 const GET_INFO: u32 = 7;
 const GET_IRQ_INFO: u32 = 9;
 const SET_IRQS: u32 = 10;
-const RESET: u32 = 11;
 
 /// BARs 0 to 5, the ROM as 6, configuration space as 7: VFIO's own numbers.
 const REGIONS: u32 = VFIO_PCI_CONFIG_REGION_INDEX + 1;
@@ -41,6 +44,15 @@ pub enum Index {
     Msi,
     /// The same, extended.
     Msix,
+}
+
+/// VFIO's interrupt indices by which the host speaks to whoever has the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The device has failed: PCI Express has reported an error (AER).
+    Failed,
+    /// The host wants the function back. Said again about every 10 s.
+    Wanted,
 }
 
 /// A function opened through its group.
@@ -81,7 +93,7 @@ impl Device {
             counters: Counters::default(),
         };
         for index in [Index::Intx, Index::Msi, Index::Msix] {
-            let info = device.irq_info(index)?;
+            let info = device.irq_info(index.number())?;
             device.counts[index.position()] = info.count;
             device.msix_grows = info.flags & VFIO_IRQ_INFO_NORESIZE == 0;
         }
@@ -167,20 +179,24 @@ impl Device {
         self.raw_set_irqs(&[0, flags, index.number(), vector, 1])
     }
 
-    /// Resets the function, by whatever way the kernel has for it. MSI-X stays
-    /// enabled across it: take interrupts down first.
-    pub fn reset(&self) -> io::Result<()> {
-        if !self.resettable {
-            return Err(io::Error::other("the kernel has no way to reset this function alone"));
+    /// Has `event` written whenever the host gives `notice`. Returns whether the
+    /// function has such a notice: one of conventional PCI never fails that way.
+    pub fn listen(&self, notice: Notice, event: &EventFd) -> io::Result<bool> {
+        let index = notice.number();
+        match self.irq_info(index) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
+            Err(error) => return Err(error),
+            Ok(info) if info.count == 0 => return Ok(false),
+            Ok(_) => {}
         }
-        // SAFETY: the request takes no argument.
-        check(unsafe { ioctl(&self.file, request(RESET)) })?;
-        Ok(())
+        let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+        let fd = event.as_raw_fd().cast_unsigned();
+        self.raw_set_irqs(&[0, flags, index, 0, 1, fd]).map(|()| true)
     }
 
-    fn irq_info(&self, index: Index) -> io::Result<vfio_irq_info> {
+    fn irq_info(&self, index: u32) -> io::Result<vfio_irq_info> {
         let argsz = size_of::<vfio_irq_info>();
-        let mut info = vfio_irq_info { argsz, flags: 0, index: index.number(), count: 0 };
+        let mut info = vfio_irq_info { argsz, flags: 0, index, count: 0 };
         // SAFETY: the structure is of the size it names, and outlives the call.
         check(unsafe { ioctl_with_mut_ref(&self.file, request(GET_IRQ_INFO), &mut info) })?;
         Ok(info)
@@ -238,6 +254,32 @@ impl Index {
             Self::Intx => 0,
             Self::Msi => 1,
             Self::Msix => 2,
+        }
+    }
+}
+
+impl Notice {
+    fn number(self) -> u32 {
+        match self {
+            Self::Failed => VFIO_PCI_ERR_IRQ_INDEX,
+            Self::Wanted => VFIO_PCI_REQ_IRQ_INDEX,
+        }
+    }
+}
+
+/// A file in the place of a function: its bytes are the registers, and no ioctl
+/// works on it.
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::*;
+
+    impl Device {
+        /// `regions` of `file`, by VFIO's numbers; those that are missing have no bytes.
+        pub(crate) fn fake(file: File, mut regions: Vec<Region>) -> Self {
+            regions.resize(CONFIG_REGION + 1, Region::default());
+            let (resettable, msix_grows, counts) = (true, true, [0; 3]);
+            let counters = Counters::default();
+            Self { file, regions, resettable, msix_grows, counts, counters }
         }
     }
 }

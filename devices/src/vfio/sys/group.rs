@@ -44,6 +44,12 @@ impl Group {
         Ok(())
     }
 
+    /// A file on which no ioctl works.
+    #[cfg(test)]
+    pub(crate) fn fake() -> Self {
+        Self(File::open("/dev/null").expect("there is always /dev/null"))
+    }
+
     /// Opens the function called `name` (`0000:01:00.0`), which resets it.
     pub fn device(&self, name: &str) -> io::Result<File> {
         let name = CString::new(name)?;

@@ -48,11 +48,15 @@ impl Region {
         self.size > 0 && self.flags & VFIO_REGION_INFO_FLAG_READ != 0
     }
 
+    /// Whether the guest may write it.
+    pub fn is_writable(&self) -> bool {
+        self.flags & VFIO_REGION_INFO_FLAG_WRITE != 0
+    }
+
     /// `PROT_*` of a mapping.
     pub fn protection(&self) -> i32 {
         let read = if self.flags & VFIO_REGION_INFO_FLAG_READ != 0 { libc::PROT_READ } else { 0 };
-        let write =
-            if self.flags & VFIO_REGION_INFO_FLAG_WRITE != 0 { libc::PROT_WRITE } else { 0 };
+        let write = if self.is_writable() { libc::PROT_WRITE } else { 0 };
         read | write
     }
 }

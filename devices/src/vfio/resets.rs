@@ -1,0 +1,203 @@
+//! Which reset each of a machine's functions gets, and who is reset together.
+//!
+//! The kernel resets most functions alone. One that it cannot is reset with its
+//! whole slot or bus, a hot reset; so that happens only where all functions are
+//! to be reset at once (a reboot), and only if it hits none but this machine's.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::vfio::function::Passthrough;
+use crate::vfio::iommu::Attachment;
+use crate::vfio::sys::device::{Affected, Device};
+
+/// What the kernel offers for a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// To reset it alone, by this method: the first one that sysfs lists, such as
+    /// `flr`, `pm` or `bus` (Linux `Documentation/ABI/testing/sysfs-bus-pci`).
+    Alone(String),
+    /// To reset all these at once.
+    Together(Vec<Affected>),
+    /// Nothing, because of this.
+    Nothing(String),
+}
+
+/// The reset that a function will get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Alone, by this method.
+    Alone(String),
+    /// With others.
+    Together,
+    /// None, because of this. At least its interrupts and its DMA end.
+    Nothing(String),
+}
+
+impl Means {
+    /// Of an open function, of which sysfs lists `methods`.
+    pub fn of(device: &Device, methods: &[String]) -> Self {
+        if device.is_resettable() {
+            let first = methods.first().map_or("kernel", String::as_str);
+            return Self::Alone(first.to_owned());
+        }
+        match device.hot_reset_reach() {
+            Ok(reach) => Self::Together(reach),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+                Self::Nothing("the kernel can reset neither it nor its bus".to_owned())
+            }
+            Err(error) => Self::Nothing(format!("the kernel cannot reset it: {error}")),
+        }
+    }
+}
+
+/// What is to be reset, as far as the choice of a reset needs it.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'a> {
+    name: &'a str,
+    group: u32,
+    means: &'a Means,
+}
+
+impl<'a> Candidate<'a> {
+    fn of(function: &'a Passthrough) -> Self {
+        let (name, group) = (function.name(), function.group().number());
+        Self { name, group, means: function.means() }
+    }
+}
+
+/// Candidates, by their positions, that one reset is for.
+#[derive(Debug, PartialEq, Eq)]
+struct Set {
+    /// The first one's device is asked to do it.
+    members: Vec<usize>,
+    method: Method,
+}
+
+/// The reset of one function, or of some that share it. [`Step::run`] is for a
+/// worker.
+pub struct Step {
+    functions: Vec<Arc<Passthrough>>,
+    groups: Vec<Arc<Attachment>>,
+    method: Method,
+}
+
+/// What resets all `functions`, which are all that a machine has. Steps can be run
+/// at once. Nobody may use the functions meanwhile.
+pub fn steps(functions: &[Arc<Passthrough>]) -> Vec<Step> {
+    let candidates: Vec<_> = functions.iter().map(|f| Candidate::of(f)).collect();
+    let step = |Set { members, method }: Set| {
+        let reach = members.first().map_or(&[][..], |first| reach(&candidates[*first]));
+        let held = |group: u32| functions.iter().find(|f| f.group().number() == group);
+        let groups = groups(reach).into_iter().filter_map(held);
+        let groups = groups.map(|function| Arc::clone(function.group())).collect();
+        let functions = members.into_iter().map(|member| Arc::clone(&functions[member])).collect();
+        Step { functions, groups, method }
+    };
+    sets(&candidates).into_iter().map(step).collect()
+}
+
+/// The reset that each of `functions` would get now, in their order.
+pub fn methods(functions: &[&Passthrough]) -> Vec<Method> {
+    let candidates: Vec<_> = functions.iter().map(|f| Candidate::of(f)).collect();
+    let mut methods: Vec<_> = candidates.iter().map(|_| Method::Together).collect();
+    for Set { members, method } in sets(&candidates) {
+        members.into_iter().for_each(|member| methods[member] = method.clone());
+    }
+    methods
+}
+
+impl Step {
+    /// Takes everything the guest wrote from the functions, as at power-on, and
+    /// resets them, which may take 100 ms. Each knows the result afterwards.
+    ///
+    /// # Errors
+    /// There is no reset for them, or the kernel says that it has failed. They are
+    /// quiet all the same: no interrupts, no DMA, no BARs.
+    pub fn run(&self) -> io::Result<()> {
+        self.functions.iter().for_each(|function| function.quiesce());
+        let result = self.reset();
+        self.functions.iter().for_each(|function| function.health().was_reset(&result));
+        result
+    }
+
+    /// Names of the functions on the host.
+    pub fn names(&self) -> Vec<&str> {
+        self.functions.iter().map(|function| function.name()).collect()
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        let Some(first) = self.functions.first() else { return Ok(()) };
+        match &self.method {
+            Method::Alone(_) => first.device().reset(),
+            Method::Together => {
+                let groups: Vec<_> = self.groups.iter().map(|group| group.group()).collect();
+                first.device().hot_reset(&groups)
+            }
+            Method::Nothing(why) => Err(io::Error::other(why.clone())),
+        }
+    }
+}
+
+/// Sorts all candidates into sets, each into one.
+fn sets(candidates: &[Candidate<'_>]) -> Vec<Set> {
+    let mut sets: Vec<Set> = Vec::new();
+    let mut hot: Vec<usize> =
+        (0..candidates.len()).filter(|at| !reach(&candidates[*at]).is_empty()).collect();
+    // The widest first: whoever it reaches needs no reset of their own.
+    hot.sort_by_key(|at| std::cmp::Reverse(reach(&candidates[*at]).len()));
+    let mut done = vec![false; candidates.len()];
+    for leader in hot {
+        if !done[leader] {
+            let set = together(candidates, leader);
+            set.members.iter().for_each(|member| done[*member] = true);
+            sets.push(set);
+        }
+    }
+    let alone = (0..candidates.len()).filter(|at| !done[*at]);
+    sets.extend(alone.map(|at| Set { members: vec![at], method: alone_by(candidates[at].means) }));
+    sets
+}
+
+/// The set that `leader`'s hot reset is for.
+fn together(candidates: &[Candidate<'_>], leader: usize) -> Set {
+    let reach = reach(&candidates[leader]);
+    let held = |group: u32| candidates.iter().any(|candidate| candidate.group == group);
+    if let Some(stranger) = reach.iter().find(|affected| !held(affected.group)) {
+        let Affected { name, group } = stranger;
+        let why = format!(
+            "it can only be reset together with {name}, whose IOMMU group {group} this VM does not have"
+        );
+        return Set { members: vec![leader], method: Method::Nothing(why) };
+    }
+    let hit = |at: &usize| reach.iter().any(|affected| affected.name == candidates[*at].name);
+    let others = (0..candidates.len()).filter(|at| *at != leader && hit(at));
+    Set { members: [leader].into_iter().chain(others).collect(), method: Method::Together }
+}
+
+fn alone_by(means: &Means) -> Method {
+    match means {
+        Means::Alone(method) => Method::Alone(method.clone()),
+        // A hot reset that reaches nobody: the kernel does not say whom it would hit.
+        Means::Together(_) => Method::Nothing("the kernel does not say what it would hit".into()),
+        Means::Nothing(why) => Method::Nothing(why.clone()),
+    }
+}
+
+fn reach<'a>(candidate: &Candidate<'a>) -> &'a [Affected] {
+    match candidate.means {
+        Means::Together(reach) => reach,
+        Means::Alone(_) | Means::Nothing(_) => &[],
+    }
+}
+
+/// Each group once.
+fn groups(reach: &[Affected]) -> Vec<u32> {
+    let mut groups: Vec<u32> = reach.iter().map(|affected| affected.group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+#[cfg(test)]
+mod tests;

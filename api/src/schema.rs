@@ -14,6 +14,7 @@ pub mod known;
 pub mod machine;
 pub mod memory;
 pub mod payload;
+pub mod prefault;
 
 #[cfg(test)]
 mod tests;

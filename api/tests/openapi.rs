@@ -10,8 +10,8 @@ use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
 use api::schema::info::{
-    DeviceNode, DeviceReset, DeviceState, PciBarType, ResetResult, Resource, VmInfo, VmState,
-    VmmPing,
+    AddPhase, AddProgress, DeviceNode, DeviceReset, DeviceState, PciBarType, ResetResult, Resource,
+    VmInfo, VmState, VmmPing,
 };
 use api::schema::interrupts::{
     Backend, DeviceInterrupts, GuestVector, HostError, InterruptMode, LineState, MsiState,
@@ -134,6 +134,7 @@ fn schemas_have_the_fields_of_the_types() {
         config: config.clone(),
         state: VmState::Running,
         memory_actual_size: 1,
+        memory_warm_size: Some(1),
         device_tree: Some([("nic0".to_owned(), node.clone())].into()),
     };
     for (name, example) in [
@@ -151,6 +152,7 @@ fn schemas_have_the_fields_of_the_types() {
         ("VmInfo", value(&info)),
         ("DeviceNode", value(&node)),
         ("DeviceReset", value(&node.reset)),
+        ("AddProgress", value(&node.progress)),
         ("Resource", value(&node.resources[0])),
         ("PciBar", bar),
         ("VmmPing", value(&ping())),
@@ -186,6 +188,9 @@ fn enumerations_have_the_words_of_the_types() {
     }
     for result in words(&schemas["ResetResult"]["enum"]) {
         serde_json::from_value::<ResetResult>(result.into()).unwrap();
+    }
+    for phase in words(&schemas["AddPhase"]["enum"]) {
+        serde_json::from_value::<AddPhase>(phase.into()).unwrap();
     }
     for kind in words(&schemas["PciBarType"]["enum"]) {
         serde_json::from_value::<PciBarType>(kind.into()).unwrap();
@@ -227,6 +232,7 @@ fn full_config() -> VmConfig {
             x_exclude_mmap_bars: vec![0],
             x_msix_noresize: true,
             x_exact_pending: true,
+            x_map_threads: Some(1),
         }]),
     }
 }
@@ -251,6 +257,7 @@ fn full_node() -> DeviceNode {
             last: Some(ResetResult::Done),
             error: Some("c".to_owned()),
         }),
+        progress: Some(AddProgress { phase: AddPhase::Mapping, bytes_done: 0, bytes_total: 0 }),
     }
 }
 

@@ -42,3 +42,10 @@ pub trait Windows: Send + Sync {
 
 /// A mapping made by [`Windows::open`]; dropping it takes it out of the guest.
 pub trait Window: Send {}
+
+/// Makes guest RAM resident, so that pinning it finds its pages there.
+pub trait Warmth: Send + Sync {
+    /// Faults every page of `range` in. Asks `give_up` again and again, after
+    /// milliseconds of work, and returns early when it says so.
+    fn warm(&self, range: &RamRange, give_up: &dyn Fn() -> bool) -> io::Result<()>;
+}

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! host      which function a path means, and whether it can be had (preflight)
+//! progress  how far a device has come on its way in, and whether to give up
 //! iommu     container and groups: guest RAM mapped while a group is attached
 //! sys       the kernel's interface: device fd, regions, interrupts (all unsafe)
 //! config    configuration space as the guest sees it (pure)
@@ -23,6 +24,7 @@ pub mod host;
 pub mod interrupts;
 pub mod iommu;
 pub mod notices;
+pub mod progress;
 pub mod resets;
 pub mod sys;
 pub mod taken;

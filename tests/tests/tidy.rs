@@ -22,6 +22,7 @@ const VMM: &[&str] = &[
     "memory",
     "events",
     "workers",
+    "warming",
     "signals",
     "watch",
     "irq",
@@ -46,11 +47,13 @@ const TESTS: &[&str] = &[
     "evidence",
     "artifacts",
     "counts",
+    "events",
     "host",
     "hold",
     "processors",
     "http",
     "guest",
+    "meanwhile",
     "vm",
     "function",
     "registers",
@@ -58,6 +61,7 @@ const TESTS: &[&str] = &[
     "bench",
     "wide",
     "lab",
+    "bin",
 ];
 
 /// The address map: constants only, which every module may name.

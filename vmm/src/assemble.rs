@@ -32,10 +32,12 @@ use crate::kvm::vfio::VfioDevice;
 use crate::kvm::{self, Irqchips, Kvm};
 use crate::machine::{Machine, Serial};
 use crate::memory::ram::{self, Ram};
+use crate::memory::warmth::Warmth;
 use crate::memory::{layout, slots};
 use crate::monitor::Monitor;
 use crate::seccomp::Filters;
 use crate::vcpu::{self, Spaces, Vcpus};
+use crate::warming::Warming;
 use crate::watch::{Source, Watch};
 use crate::workers::Workers;
 
@@ -102,10 +104,11 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         windows: Arc::new(memory_slots.clone()),
         apertures: Apertures { io: layout::PCI_IO, mem32: layout::PCI_MEM32, mem64: mem64.clone() },
     };
+    let warmth = Arc::new(Warmth::new(ram.memory()));
     let watch = Arc::new(VfioDevice::new(Arc::clone(&vm)));
     let routes = Arc::new(Routes::new(Arc::clone(&vm)));
     let host = Host {
-        iommu: Arc::new(Iommu::new(ram.ranges(), watch)),
+        iommu: Arc::new(Iommu::new(ram.ranges(), warmth.clone(), watch)),
         relay: Arc::new(Relay::start(routes, Arc::clone(reports.filters))?),
         spaces: guest,
         memory_slots,
@@ -130,6 +133,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         serial,
         slots,
         _spaces: spaces,
+        warming: Warming::new(warmth, spec.memory.prefault),
         ram,
         fresh_chips,
         vm,

@@ -82,6 +82,9 @@ pub enum Error {
         /// Bytes there.
         there: u64,
     },
+    /// The host has not enough memory to give all of it at once.
+    #[error("cannot fault the guest's memory in (prefault); has the host enough free?")]
+    Prefault(#[source] io::Error),
     /// Too long, or with a NUL byte.
     #[error("the kernel command line is not 0 to {most} bytes without NUL")]
     CommandLine {

@@ -8,9 +8,10 @@ use api::schema::device::AddDevice;
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
+use api::schema::prefault;
 
 use crate::boot::Payload;
-use crate::memory::ram::Backings;
+use crate::memory::ram::{Backings, Prefault};
 
 pub mod device;
 
@@ -152,7 +153,17 @@ impl TryFrom<MemoryConfig> for Backings {
             Some(size) if !size.is_power_of_two() || size < HUGEPAGE => {
                 Err(SpecError::HugepageSize(size))
             }
-            Some(_) | None => Ok(Self { size, shared, hugepage, prefault }),
+            Some(_) | None => Ok(Self { size, shared, hugepage, prefault: prefault.into() }),
+        }
+    }
+}
+
+impl From<prefault::Prefault> for Prefault {
+    fn from(body: prefault::Prefault) -> Self {
+        match body {
+            prefault::Prefault::Off => Self::Never,
+            prefault::Prefault::On => Self::AtBoot,
+            prefault::Prefault::Background => Self::InBackground,
         }
     }
 }

@@ -65,6 +65,7 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
         config,
         state: vm.stage.state(),
         memory_actual_size: vm.spec.memory.size,
+        memory_warm_size: machine.map(|machine| machine.warming.level().warm),
         device_tree: machine.map(|machine| machine.bay.tree()),
     })))
 }

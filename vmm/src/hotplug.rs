@@ -3,7 +3,8 @@
 //! ```text
 //!            reserve            built: occupy, then tell the guest
 //! (none) ------------> Adding ------------------------------------> Attached
-//!    ^                    | failed: everything undone by drop          | remove: ask the guest
+//!    ^                    | failed, or removed before it has come:     | remove: ask the guest
+//!    |                    | everything undone by drop                  |
 //!    |<-------------------+                                            v
 //!    |     gone: closed on a worker             the guest ejects    Removing
 //!    +------------------------------- Leaving <------------------------+
@@ -14,6 +15,7 @@
 //! A device is visible to the guest last, and its id, path and slot are free
 //! again only when the host has it back.
 
+mod arrival;
 mod build;
 mod error;
 mod interrupts;
@@ -22,6 +24,7 @@ mod remove;
 mod view;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,7 +38,7 @@ use devices::vfio::bars::GuestSpaces;
 use devices::vfio::counters::Counter;
 use devices::vfio::function::Passthrough;
 use devices::vfio::host::HostFunction;
-use devices::vfio::iommu::Iommu;
+use devices::vfio::iommu::{AttachError, Iommu};
 use devices::vfio::resets;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
@@ -50,8 +53,10 @@ use crate::monitor::{DeviceNotice, Failure, Monitor};
 use crate::watch::Watch;
 use crate::workers::Workers;
 
+use self::arrival::Arrival;
 pub use self::build::Built;
 pub use self::error::AddError;
+use self::remove::Waiter;
 pub use self::remove::{Removal, RemoveError};
 
 /// What a worker has finished.
@@ -63,6 +68,9 @@ pub enum Finished {
     /// What the guest boots is in its memory, or could not be read; for the boot
     /// with this number.
     Loaded(u64, Result<Entry, boot::Error>),
+    /// All RAM is warm, or the host has no more to give; since the boot with this
+    /// number.
+    Warmed(u64, io::Result<()>),
     /// The machine has been taken apart.
     Stopped,
 }
@@ -119,13 +127,13 @@ struct Device {
 /// Where a device is between arriving and leaving.
 enum Stage {
     /// A worker builds it.
-    Adding(Option<Reply>),
+    Adding(Arrival),
     /// The guest has it.
     Attached(Arc<Passthrough>),
     /// The guest has been asked to let go.
-    Removing(Arc<Passthrough>, Vec<remove::Waiter>),
+    Removing(Arc<Passthrough>, Vec<Waiter>),
     /// A worker gives it back to the host.
-    Leaving(Vec<remove::Waiter>),
+    Leaving(Vec<Waiter>),
 }
 
 impl Bay {
@@ -168,13 +176,21 @@ impl Bay {
         tell: bool,
     ) -> Result<PciDeviceInfo, AddError> {
         let Some(device) = self.devices.get_mut(&id) else { return Err(AddError::Taken(id)) };
-        let Stage::Adding(reply) = &mut device.stage else {
+        let Stage::Adding(arrival) = &mut device.stage else {
             // Only a device being added has a worker that builds it.
             return Err(AddError::Taken(id));
         };
-        let (reply, slot) = (reply.take(), device.slot);
+        let (reply, slot) = (arrival.reply.take(), device.slot);
+        let waiters = std::mem::take(&mut arrival.waiters);
+        let cancelled = arrival.progress.is_cancelled();
         let info = PciDeviceInfo { id: id.to_string(), bdf: slot.to_string() };
         match outcome {
+            // Cancelled too late for the worker to see: it goes the way it would have come.
+            Ok(Built { place, function, .. }) if cancelled => {
+                self.enter(&id, Stage::Leaving(waiters));
+                self.give_back(id.clone(), function, place);
+                Err(self.refuse(&id, AttachError::Cancelled.into(), reply))
+            }
             Ok(Built { place, function, relayed }) => {
                 device.relayed = relayed;
                 // Nothing below can fail: the guest may scan the bus the moment we occupy.
@@ -192,14 +208,21 @@ impl Bay {
             }
             Err(error) => {
                 self.devices.remove(&id);
-                let fault = error.fault(asked(Some(&id)));
-                log::warn!("{fault}");
-                let failure = Failure { code: fault.code, message: &fault.chain.join(": ") };
-                self.monitor.tell_of(&info.id, DeviceNotice::AddFailed(failure));
-                reply.into_iter().for_each(|reply| reply.send(Err(fault.clone())));
+                let error = self.refuse(&id, error, reply);
+                waiters.into_iter().for_each(Waiter::content);
                 Err(error)
             }
         }
+    }
+
+    /// A device has not come: says so to whom it may concern.
+    fn refuse(&self, id: &DeviceId, error: AddError, reply: Option<Reply>) -> AddError {
+        let fault = error.fault(asked(Some(id)));
+        log::warn!("{fault}");
+        let failure = Failure { code: fault.code, message: &fault.chain.join(": ") };
+        self.monitor.tell_of(id.as_str(), DeviceNotice::AddFailed(failure));
+        reply.into_iter().for_each(|reply| reply.send(Err(fault.clone())));
+        error
     }
 
     /// Whether a worker still builds something.
@@ -244,6 +267,9 @@ impl Bay {
         let now = Instant::now();
         for (id, device) in &mut self.devices {
             remove::answer_expired(id, &mut device.stage, now);
+            if let Some(news) = device.news() {
+                self.monitor.tell_of(id.as_str(), news);
+            }
             if device.is_due(now) {
                 device.overdue = true;
                 self.monitor.tell_of(id.as_str(), DeviceNotice::TimedOut);
@@ -273,7 +299,9 @@ impl Bay {
 
     fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {
         let (id, function, slot) = (plan.id.clone(), plan.function.clone(), plan.place.slot());
-        let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(reply), Instant::now());
+        let arrival = Arrival::new(reply);
+        let progress = Arc::clone(&arrival.progress);
+        let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(arrival), Instant::now());
         let path = spec.path.to_string_lossy().into_owned();
         self.monitor.tell_of(id.as_str(), DeviceNotice::Adding(&path));
         let (overdue, relayed, heard) = (false, Arc::default(), notices::Heard::default());
@@ -281,8 +309,9 @@ impl Bay {
         self.devices.insert(id.clone(), device);
         let finished = self.finished.clone();
         let built = id.clone();
-        let started =
-            self.workers.start(move || finished.post(Finished::Built(built, plan.build())));
+        let started = self
+            .workers
+            .start(move || finished.post(Finished::Built(built, plan.build(&progress))));
         if let Err(error) = started {
             // The same way as any failure of the worker's.
             self.finished.post(Finished::Built(id, Err(AddError::Worker(error))));
@@ -311,7 +340,7 @@ impl Bay {
 impl Drop for Bay {
     fn drop(&mut self) {
         // Workers are waited for; one that maps RAM would take seconds.
-        self.host.iommu.cancel();
+        self.host.iommu.stop();
         // No vCPU runs any more. Each close may take 100 ms: all at once.
         let devices = std::mem::take(&mut self.devices).into_values();
         let functions = devices.filter_map(|device| {
@@ -324,6 +353,11 @@ impl Drop for Bay {
 }
 
 impl Device {
+    /// What the monitor is to be told of its way in.
+    fn news(&mut self) -> Option<DeviceNotice<'static>> {
+        if let Stage::Adding(arrival) = &mut self.stage { arrival.news() } else { None }
+    }
+
     fn function(&self) -> Option<&Arc<Passthrough>> {
         match &self.stage {
             Stage::Attached(function) | Stage::Removing(function, _) => Some(function),

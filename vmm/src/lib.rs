@@ -24,5 +24,6 @@ pub mod process;
 pub mod seccomp;
 pub mod signals;
 pub mod vcpu;
+pub mod warming;
 pub mod watch;
 pub mod workers;

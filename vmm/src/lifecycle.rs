@@ -31,6 +31,7 @@ mod pause;
 mod start;
 mod stop;
 mod verbs;
+mod warm;
 
 use std::io;
 use std::sync::Arc;
@@ -72,6 +73,7 @@ pub struct Vmm {
     pub(crate) finished: Inbox<Finished>,
     /// Ticks while something in the bay waits for time to pass.
     timer: TimerFd,
+    ticks: bool,
     pub(crate) watch: Watch,
     /// What the threads of a machine may do.
     pub(crate) filters: Arc<Filters>,
@@ -125,6 +127,7 @@ impl Vmm {
             finished_poster,
             finished,
             timer,
+            ticks: false,
             watch,
             filters,
             monitor,
@@ -221,6 +224,7 @@ impl Vmm {
                     let _ = self.timer.wait();
                     if !machine.is_some_and(|machine| machine.bay.tick()) {
                         let _ = self.timer.clear();
+                        self.ticks = false;
                     }
                 }
                 // Closed together with the machine.
@@ -239,6 +243,7 @@ impl Vmm {
                     self.go_on_starting(built.map(drop).map_err(Error::Device));
                 }
                 (Finished::Stopped, _) => self.stopped(),
+                (Finished::Warmed(boot, outcome), _) => self.warmed(boot, outcome),
                 (Finished::Loaded(boot, outcome), Some(Stage::Starting(_, starting))) => {
                     let loaded = starting.loaded(boot, outcome);
                     self.go_on_starting(loaded.map_err(Error::Load));
@@ -266,8 +271,15 @@ impl Vmm {
 
     /// Lets the bay be called again while something waits in it.
     fn start_timer(&mut self) {
-        if let Err(error) = self.timer.reset(TICK, Some(TICK)) {
-            log::error!("no timer: a guest that misses a notice is not reminded: {error}");
+        // One that ticks already goes on as it does.
+        if self.ticks {
+            return;
+        }
+        match self.timer.reset(TICK, Some(TICK)) {
+            Ok(()) => self.ticks = true,
+            Err(error) => {
+                log::error!("no timer: a guest that misses a notice is not reminded: {error}");
+            }
         }
     }
 }

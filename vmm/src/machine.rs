@@ -15,6 +15,7 @@ use crate::hotplug::Bay;
 use crate::kvm::Irqchips;
 use crate::memory::ram::Ram;
 use crate::vcpu::{Spaces, Vcpus};
+use crate::warming::Warming;
 
 /// A machine. Field order is teardown order: first nothing runs any more, then
 /// what the guest could reach goes, then its memory, then the VM itself.
@@ -25,6 +26,7 @@ pub struct Machine {
     pub(crate) serial: Option<Serial>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) _spaces: Spaces,
+    pub(crate) warming: Warming,
     pub(crate) ram: Ram,
     pub(crate) fresh_chips: Irqchips,
     pub(crate) vm: Arc<VmFd>,

@@ -3,3 +3,4 @@
 pub mod layout;
 pub mod ram;
 pub mod slots;
+pub mod warmth;

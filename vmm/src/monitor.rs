@@ -36,6 +36,12 @@ pub enum Notice<'a> {
     BootFailed(Failure<'a>),
     /// Its guest runs.
     Booted,
+    /// A worker warms so many bytes of RAM in the background.
+    Warming(u64),
+    /// It has.
+    Warmed(u64),
+    /// It could not, for this reason.
+    WarmFailed(&'a str),
     /// The vCPUs were called out of the guest.
     Pausing,
     /// They are out.
@@ -61,6 +67,16 @@ pub enum Notice<'a> {
 pub enum DeviceNotice<'a> {
     /// A worker builds it; its path on the host.
     Adding(&'a str),
+    /// How far that has come: what is being done, and how many of how many bytes of
+    /// RAM are mapped for it.
+    Progress {
+        /// What is being done.
+        phase: &'a str,
+        /// Bytes mapped.
+        done: u64,
+        /// Bytes to map; 0 when they are already.
+        total: u64,
+    },
     /// The guest can see it, at this address.
     Added(&'a str),
     /// There is no such device after all.
@@ -188,6 +204,11 @@ impl<'a> Notice<'a> {
             Self::Booting => vm("booting"),
             Self::BootFailed(failure) => ("vm", "boot-failed", failure.properties()),
             Self::Booted => vm("booted"),
+            Self::Warming(bytes) => ("vm", "memory-warming", bytes_total(bytes)),
+            Self::Warmed(bytes) => ("vm", "memory-warmed", bytes_total(bytes)),
+            Self::WarmFailed(message) => {
+                ("vm", "memory-warm-failed", vec![("message", message.into())])
+            }
             Self::Pausing => vm("pausing"),
             Self::Paused => vm("paused"),
             Self::Resuming => vm("resuming"),
@@ -209,6 +230,11 @@ impl<'a> DeviceNotice<'a> {
     fn parts(self) -> (&'static str, Vec<(&'static str, Cow<'a, str>)>) {
         match self {
             Self::Adding(path) => ("device-adding", vec![("path", path.into())]),
+            Self::Progress { phase, done, total } => {
+                let bytes = [("bytes_done", done), ("bytes_total", total)];
+                let bytes = bytes.map(|(name, count)| (name, count.to_string().into()));
+                ("device-progress", [("phase", phase.into())].into_iter().chain(bytes).collect())
+            }
             Self::Added(bdf) => ("device-added", vec![("bdf", bdf.into())]),
             Self::AddFailed(failure) => ("device-add-failed", failure.properties()),
             Self::Removing => ("device-removing", Vec::new()),
@@ -229,6 +255,10 @@ impl<'a> Failure<'a> {
     fn properties(self) -> Vec<(&'static str, Cow<'a, str>)> {
         vec![("code", self.code.into()), ("message", self.message.into())]
     }
+}
+
+fn bytes_total(bytes: u64) -> Vec<(&'static str, Cow<'static, str>)> {
+    vec![("bytes_total", bytes.to_string().into())]
 }
 
 #[cfg(test)]

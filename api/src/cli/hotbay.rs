@@ -118,7 +118,7 @@ struct Machine {
     /// Processors of the guest: boot=N,max=N
     #[arg(long, value_name = "OPTIONS", requires = "kernel")]
     cpus: Option<String>,
-    /// Memory of the guest: size=1G,shared=on|off,hugepages=on|off,hugepage_size=2M,prefault=on|off
+    /// Memory of the guest: size=1G,shared=on|off,hugepages=on|off,hugepage_size=2M,prefault=on|off|background
     #[arg(long, value_name = "OPTIONS", requires = "kernel")]
     memory: Option<String>,
     /// Serial port of the guest: off|null|tty|pty|file=PATH|socket=PATH [default: null]
@@ -148,7 +148,7 @@ const MEMORY: &[Key] = &[
     Key("shared", "shared", Kind::Switch),
     Key("hugepages", "hugepages", Kind::Switch),
     Key("hugepage_size", "hugepage_size", Kind::Size),
-    Key("prefault", "prefault", Kind::Switch),
+    Key("prefault", "prefault", Kind::SwitchOr("background")),
     Key("mergeable", "mergeable", Kind::Switch),
     Key("thp", "thp", Kind::Switch),
     Key("reserve", "reserve", Kind::Switch),
@@ -168,6 +168,7 @@ const DEVICE: &[Key] = &[
     Key("x_exclude_mmap_bars", "x_exclude_mmap_bars", Kind::Numbers),
     Key("x_msix_noresize", "x_msix_noresize", Kind::Switch),
     Key("x_exact_pending", "x_exact_pending", Kind::Switch),
+    Key("x_map_threads", "x_map_threads", Kind::Number),
     Key("pci_segment", "pci_segment", Kind::Number),
     Key("iommu", "iommu", Kind::Switch),
     Key("fd", "fd", Kind::Number),

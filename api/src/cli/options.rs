@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Size,
     /// `on`, `off`, `true` or `false`.
     Switch,
+    /// As a switch, or this word.
+    SwitchOr(&'static str),
     /// `[1,2]`, or one number.
     Numbers,
     /// One of these words, with their names in JSON.
@@ -67,6 +69,8 @@ impl Kind {
                 "off" | "false" => Some(false.into()),
                 _ => None,
             },
+            Self::SwitchOr(word) if text == word => Some(text.into()),
+            Self::SwitchOr(_) => Self::Switch.read(text),
             Self::Numbers => {
                 let list = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
                 let items = list.unwrap_or(text).split(',').filter(|item| !item.is_empty());
@@ -84,6 +88,7 @@ impl Kind {
             Self::Number => "must be a whole number".to_owned(),
             Self::Size => "must be a number of bytes, such as 512M or 2G".to_owned(),
             Self::Switch => "must be on or off".to_owned(),
+            Self::SwitchOr(word) => format!("must be on, off or {word}"),
             Self::Numbers => "must be a list of numbers, such as [0,2]".to_owned(),
             Self::Word(words) => {
                 let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();

@@ -84,6 +84,8 @@ codes! {
     DEVICE_NO_ROOM = "device.no-room";
     /// The device does not do what its specification says.
     DEVICE_BROKEN = "device.broken";
+    /// A removal has cancelled the add.
+    DEVICE_CANCELLED = "device.cancelled";
     /// An add or a removal of this device is under way.
     DEVICE_BUSY = "device.busy";
     /// The guest did not let go of the device in time.

@@ -16,6 +16,7 @@ fn every_request() -> Vec<Request> {
         x_exclude_mmap_bars: vec![3],
         x_msix_noresize: true,
         x_exact_pending: false,
+        x_map_threads: None,
     };
     let removal = RemoveDevice { id: "nic0".to_owned(), wait_ms: Some(5), force: None };
     vec![

@@ -32,6 +32,10 @@ pub struct AddDevice {
     /// the device's own. (hotbay's)
     #[serde(default, skip_serializing_if = "Not::not")]
     pub x_exact_pending: bool,
+    /// Threads that fault in and map the guest's RAM, when this is its first device;
+    /// the machine picks a number when absent. (hotbay's)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x_map_threads: Option<u8>,
 }
 
 pub(super) const ADD_KNOWN: Table =

@@ -41,6 +41,9 @@ pub struct VmInfo {
     pub state: VmState,
     /// Bytes of RAM the guest has now.
     pub memory_actual_size: u64,
+    /// Bytes of it that hotbay has faulted in beforehand. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory_warm_size: Option<u64>,
     /// Its devices by id; absent before boot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub device_tree: Option<BTreeMap<String, DeviceNode>>,
@@ -79,6 +82,9 @@ pub struct DeviceNode {
     /// How `vm.reboot` resets it; absent while the guest does not have it. (hotbay's)
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reset: Option<DeviceReset>,
+    /// How far it has come on its way in. (hotbay's)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub progress: Option<AddProgress>,
 }
 
 /// How a device is reset when the guest restarts, and what that came to.
@@ -107,11 +113,37 @@ pub enum ResetResult {
     Failed,
 }
 
+/// How far a device has come on its way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddProgress {
+    /// What is being done.
+    pub phase: AddPhase,
+    /// Bytes of the guest's RAM that are mapped for it.
+    pub bytes_done: u64,
+    /// Bytes that will be; zero when all RAM is mapped already, for another device.
+    pub bytes_total: u64,
+}
+
+/// What is being done for a device on its way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AddPhase {
+    /// Looking at its driver and its IOMMU group.
+    Checking,
+    /// Opening its group, when it is its turn.
+    Attaching,
+    /// Faulting in, pinning and mapping the guest's RAM.
+    Mapping,
+    /// Opening the device itself, which resets it.
+    Opening,
+}
+
 /// Where a device is between arriving and leaving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceState {
     /// Being opened and mapped; the guest does not see it yet.
     Adding,
+    /// Removed while it was being added; what was done is being undone.
+    Cancelled,
     /// The guest has it.
     Attached,
     /// The guest has been asked to let go.

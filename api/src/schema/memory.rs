@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::known::{Table, knows};
+use super::prefault::Prefault;
 
 /// Size when the configuration names none, in bytes: Cloud Hypervisor's 512 MiB.
 pub const DEFAULT_SIZE: u64 = 512 << 20;
@@ -22,9 +23,9 @@ pub struct MemoryConfig {
     /// Bytes of a huge page; the host's default size when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hugepage_size: Option<u64>,
-    /// Touch every page before the guest starts.
+    /// When every page is touched.
     #[serde(default)]
-    pub prefault: bool,
+    pub prefault: Prefault,
 }
 
 impl Default for MemoryConfig {
@@ -34,7 +35,7 @@ impl Default for MemoryConfig {
             shared: false,
             hugepages: false,
             hugepage_size: None,
-            prefault: false,
+            prefault: Prefault::Off,
         }
     }
 }

@@ -8,24 +8,20 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use vfio_ioctls::{VfioContainer, VfioError};
 
-use crate::memory::RamRange;
+use crate::memory::{RamRange, Warmth};
 use crate::vfio::counters::Counter;
-use crate::vfio::sys::dma;
+use crate::vfio::progress::{Phase, Progress};
 use crate::vfio::sys::group::{Group, set_type1};
 
-/// RAM is mapped in pieces of this size: progress can be seen, and a failure
-/// stops the rest. 65,535 mappings of it are 8 TiB.
-const PIECE: u64 = 128 << 20;
-/// Threads that fault RAM in; more than a few only contend.
-const MOST_THREADS: usize = 4;
+mod mapping;
+
+use mapping::Mapping;
 
 /// Told of groups that come and go: the hypervisor wants to know which devices
 /// its guest may reach (cache coherency, interrupt posting).
@@ -78,17 +74,33 @@ pub enum AttachError {
     Unsafe(u32),
     /// The machine is going away.
     #[error("the machine is stopping")]
+    Stopping,
+    /// Nobody wants the device any more.
+    #[error("vm.remove-device has cancelled it")]
     Cancelled,
 }
 
 /// One machine's view of the host's IOMMU.
 pub struct Iommu {
     ram: Vec<RamRange>,
+    warmth: Arc<dyn Warmth>,
     watch: Arc<dyn GroupWatch>,
-    domain: Mutex<Weak<Domain>>,
+    state: Mutex<State>,
+    /// Rung when the state has changed, or when somebody is to give up.
+    changed: Condvar,
     pieces_mapped: Counter,
-    cancelled: AtomicBool,
+    stopping: AtomicBool,
 }
+
+#[derive(Default)]
+struct State {
+    domain: Weak<Domain>,
+    /// Somebody attaches a group.
+    busy: bool,
+}
+
+/// The right to attach a group: one at a time, so that RAM is mapped once.
+struct Turn<'a>(&'a Iommu);
 
 /// A container with a type 1 domain in which all guest RAM is mapped.
 struct Domain {
@@ -108,23 +120,45 @@ pub struct Attachment {
 }
 
 impl Iommu {
-    /// For a machine with this RAM. Nothing is opened yet.
-    pub fn new(ram: Vec<RamRange>, watch: Arc<dyn GroupWatch>) -> Self {
-        let (domain, pieces_mapped) = (Mutex::default(), Counter::default());
-        Self { ram, watch, domain, pieces_mapped, cancelled: AtomicBool::new(false) }
+    /// For a machine with this RAM, which `warmth` makes resident. Nothing is
+    /// opened yet.
+    pub fn new(ram: Vec<RamRange>, warmth: Arc<dyn Warmth>, watch: Arc<dyn GroupWatch>) -> Self {
+        Self {
+            ram,
+            warmth,
+            watch,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            pieces_mapped: Counter::default(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// Makes attaching that is under way, and all that comes, fail soon: the
     /// machine is going away.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.ring();
+    }
+
+    /// Makes the worker with this progress give up soon, whatever it waits for.
+    pub fn cancel(&self, progress: &Progress) {
+        progress.cancel();
+        self.ring();
     }
 
     /// Attaches group `number`, or shares it when it is attached already. May
-    /// take seconds: call it from a worker.
-    pub fn attach(&self, number: u32) -> Result<Arc<Attachment>, AttachError> {
-        let mut known = lock(&self.domain);
-        let domain = known.upgrade();
+    /// take seconds, in which `progress` moves: call it from a worker. The first
+    /// group faults RAM in with this many `threads`, or as many as make sense.
+    pub fn attach(
+        &self,
+        number: u32,
+        progress: &Progress,
+        threads: Option<usize>,
+    ) -> Result<Arc<Attachment>, AttachError> {
+        progress.enter(Phase::Attaching);
+        let turn = self.turn(progress)?;
+        let domain = turn.domain();
         let shared = domain.as_ref().and_then(|d| lock(&d.groups).get(&number)?.upgrade());
         if let Some(attachment) = shared {
             return Ok(attachment);
@@ -135,14 +169,18 @@ impl Iommu {
                 join(&group, number, &domain.container)?;
                 domain
             }
-            None => Arc::new(self.new_domain(&group, number)?),
+            None => {
+                let container = new_domain(&group, number)?;
+                self.map_ram(&container, progress, threads)?;
+                Arc::new(Domain { container, groups: Mutex::default() })
+            }
         };
         let watched = self.watch.attached(group.as_fd());
         watched.map_err(|e| AttachError::Join(number, "tell the hypervisor of", e))?;
         let watch = Arc::clone(&self.watch);
         let attachment = Arc::new(Attachment { group, number, watch, _domain: domain.clone() });
         lock(&domain.groups).insert(number, Arc::downgrade(&attachment));
-        *known = Arc::downgrade(&domain);
+        turn.keep(&domain);
         Ok(attachment)
     }
 
@@ -151,58 +189,63 @@ impl Iommu {
         self.pieces_mapped.get()
     }
 
-    fn new_domain(&self, group: &Group, number: u32) -> Result<Domain, AttachError> {
-        let container = VfioContainer::new(None).map_err(AttachError::Container)?;
-        join(group, number, &container)?;
-        set_type1(&container).map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM) => AttachError::Unsafe(number),
-            _ => AttachError::Join(number, "make an IOMMU domain for", error),
-        })?;
-        self.map_ram(&container)?;
-        Ok(Domain { container, groups: Mutex::default() })
+    /// Waits until nobody else attaches a group.
+    fn turn(&self, progress: &Progress) -> Result<Turn<'_>, AttachError> {
+        let mut state = lock(&self.state);
+        while state.busy {
+            self.go_on(progress)?;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.go_on(progress)?;
+        state.busy = true;
+        Ok(Turn(self))
+    }
+
+    /// An error if whoever makes this progress is to give up.
+    fn go_on(&self, progress: &Progress) -> Result<(), AttachError> {
+        match () {
+            () if self.stopping.load(Ordering::Relaxed) => Err(AttachError::Stopping),
+            () if progress.is_cancelled() => Err(AttachError::Cancelled),
+            () => Ok(()),
+        }
+    }
+
+    fn ring(&self) {
+        // With the lock, so that nobody is between looking and waiting.
+        let _state = lock(&self.state);
+        self.changed.notify_all();
     }
 
     /// Faults in and maps all RAM, with several threads; the first failure stops
     /// them all.
-    fn map_ram(&self, container: &VfioContainer) -> Result<(), AttachError> {
-        let pieces: Vec<RamRange> = self.ram.iter().flat_map(split).collect();
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let work = || {
-            while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match self.map_piece(container, piece) {
-                    Ok(()) => self.pieces_mapped.bump(),
-                    Err(error) => {
-                        next.store(pieces.len(), Ordering::Relaxed);
-                        lock(&failure).get_or_insert(error);
-                    }
-                }
-            }
-        };
-        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        thread::scope(|scope| {
-            for _ in 1..threads.min(MOST_THREADS).min(pieces.len()) {
-                let name = "populate".to_owned();
-                // Without a helper thread this one does all the work.
-                let _ = thread::Builder::new().name(name).spawn_scoped(scope, work);
-            }
-            work();
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    fn map_ram(
+        &self,
+        container: &VfioContainer,
+        progress: &Progress,
+        threads: Option<usize>,
+    ) -> Result<(), AttachError> {
+        let warmth = &*self.warmth;
+        let go_on = || self.go_on(progress);
+        let watchers = (progress, &self.pieces_mapped, &go_on as &mapping::GoOn<'_>);
+        Mapping::new(&self.ram, container, warmth, watchers).run(threads)
+    }
+}
+
+impl Turn<'_> {
+    fn domain(&self) -> Option<Arc<Domain>> {
+        lock(&self.0.state).domain.upgrade()
     }
 
-    fn map_piece(&self, container: &VfioContainer, piece: &RamRange) -> Result<(), AttachError> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(AttachError::Cancelled);
-        }
-        // A kernel without MADV_POPULATE_WRITE (before 5.14) faults pages in while it pins them.
-        if let Err(error) = dma::populate(piece) {
-            log::debug!("cannot fault guest RAM in beforehand: {error}");
-        }
-        dma::map(container, piece).map_err(|source| {
-            let (guest, size) = (piece.guest, piece.size);
-            AttachError::Map { guest, size, source }
-        })
+    /// From here on groups join this domain.
+    fn keep(&self, domain: &Arc<Domain>) {
+        lock(&self.0.state).domain = Arc::downgrade(domain);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).busy = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -237,17 +280,15 @@ fn join(group: &Group, number: u32, container: &VfioContainer) -> Result<(), Att
     group.join(container).map_err(|e| AttachError::Join(number, "attach", e))
 }
 
-/// Cuts a range into pieces.
-fn split(range: &RamRange) -> Vec<RamRange> {
-    let piece = |start: u64| {
-        let host = usize::try_from(start).ok().map(|start| {
-            let address = range.host.addr().checked_add(start);
-            address.map_or(range.host, |address| range.host.with_addr(address))
-        });
-        let size = PIECE.min(range.size - start);
-        RamRange { guest: range.guest + start, size, host: host.unwrap_or(range.host) }
-    };
-    (0..range.size.div_ceil(PIECE)).map(|index| piece(index * PIECE)).collect()
+/// A container in which `group` alone makes an IOMMU domain; nothing is mapped.
+fn new_domain(group: &Group, number: u32) -> Result<VfioContainer, AttachError> {
+    let container = VfioContainer::new(None).map_err(AttachError::Container)?;
+    join(group, number, &container)?;
+    set_type1(&container).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => AttachError::Unsafe(number),
+        _ => AttachError::Join(number, "make an IOMMU domain for", error),
+    })?;
+    Ok(container)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -270,21 +311,4 @@ pub(crate) fn fake(number: u32) -> Arc<Attachment> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ptr::NonNull;
-
-    use super::*;
-
-    #[test]
-    fn pieces_cover_a_range_without_gap_or_overlap() {
-        let host = NonNull::without_provenance(0x10_0000_0000_usize.try_into().unwrap());
-        let range = RamRange { guest: 1 << 32, size: 2 * PIECE + 0x1000, host };
-
-        let pieces = split(&range);
-
-        let sizes: Vec<u64> = pieces.iter().map(|piece| piece.size).collect();
-        assert_eq!(sizes, [PIECE, PIECE, 0x1000]);
-        assert_eq!(pieces[2].guest, (1 << 32) + 2 * PIECE);
-        assert_eq!(pieces[2].host.addr().get() as u64, 0x10_0000_0000 + 2 * PIECE);
-    }
-}
+mod tests;

@@ -31,6 +31,8 @@ pub struct DeviceSpec {
     pub unmapped: Vec<u8>,
     /// How its interrupts are handled.
     pub interrupts: Choices,
+    /// Threads that map RAM for it, if it is the first; at least one.
+    pub map_threads: Option<usize>,
 }
 
 /// What was wrong with a device.
@@ -48,6 +50,9 @@ pub enum DeviceError {
     /// No such BAR.
     #[error("x_exclude_mmap_bars names BAR {0}, but BARs are 0 to 5")]
     Bar(u32),
+    /// Nobody would do it.
+    #[error("x_map_threads is 0; give at least 1, or leave it out")]
+    NoThreads,
 }
 
 impl DeviceId {
@@ -83,7 +88,7 @@ impl TryFrom<String> for DeviceId {
 
 impl From<DeviceSpec> for AddDevice {
     fn from(spec: DeviceSpec) -> Self {
-        let DeviceSpec { id, path, slot, unmapped, interrupts } = spec;
+        let DeviceSpec { id, path, slot, unmapped, interrupts, map_threads } = spec;
         Self {
             path,
             id: id.map(|DeviceId(id)| id),
@@ -91,6 +96,7 @@ impl From<DeviceSpec> for AddDevice {
             x_exclude_mmap_bars: unmapped.into_iter().map(u32::from).collect(),
             x_msix_noresize: interrupts.no_resize,
             x_exact_pending: interrupts.exact_pending,
+            x_map_threads: map_threads.and_then(|threads| u8::try_from(threads).ok()),
         }
     }
 }
@@ -107,18 +113,23 @@ impl TryFrom<AddDevice> for DeviceSpec {
             x_exclude_mmap_bars,
             x_msix_noresize,
             x_exact_pending,
+            x_map_threads,
         } = body;
         let slot = |number| Slot::new(number).filter(|_| number > 0);
         let bar = |bar: u32| {
             let valid = u8::try_from(bar).ok().filter(|_| bar < BARS);
             valid.ok_or(DeviceError::Bar(bar))
         };
+        if x_map_threads == Some(0) {
+            return Err(DeviceError::NoThreads);
+        }
         Ok(Self {
             id: id.map(DeviceId::try_from).transpose()?,
             path,
             slot: pci_device_id.map(|n| slot(n).ok_or(DeviceError::Slot(n))).transpose()?,
             unmapped: x_exclude_mmap_bars.into_iter().map(bar).collect::<Result<_, _>>()?,
             interrupts: Choices { no_resize: x_msix_noresize, exact_pending: x_exact_pending },
+            map_threads: x_map_threads.map(usize::from),
         })
     }
 }
@@ -136,6 +147,7 @@ mod tests {
             x_exclude_mmap_bars: Vec::new(),
             x_msix_noresize: false,
             x_exact_pending: false,
+            x_map_threads: None,
         }
     }
 
@@ -163,6 +175,15 @@ mod tests {
             let choices = Choices { no_resize: x_msix_noresize, exact_pending: x_exact_pending };
             assert_eq!((spec.interrupts, AddDevice::from(spec)), (choices, body));
         }
+    }
+
+    #[test]
+    fn threads_that_map_ram_are_at_least_one() {
+        let with = |threads| AddDevice { x_map_threads: Some(threads), ..body("a") };
+
+        let spec = DeviceSpec::try_from(with(3)).unwrap();
+        assert_eq!((spec.map_threads, AddDevice::from(spec)), (Some(3), with(3)));
+        assert_eq!(DeviceSpec::try_from(with(0)), Err(DeviceError::NoThreads));
     }
 
     #[test]

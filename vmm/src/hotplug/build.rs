@@ -6,6 +6,8 @@ use devices::pci::bus::Reservation;
 use devices::vfio::counters::Counter;
 use devices::vfio::function::{Opened, Passthrough};
 use devices::vfio::host::HostFunction;
+use devices::vfio::iommu::AttachError;
+use devices::vfio::progress::{Phase, Progress};
 
 use super::{AddError, Host};
 use crate::config::device::{DeviceId, DeviceSpec};
@@ -29,11 +31,16 @@ pub struct Built {
 }
 
 impl Plan {
-    /// Opens the function and makes the guest's side of it. The first device of
+    /// Opens the function and makes the guest's side of it; `progress` moves, and is
+    /// asked whether to go on. The first device of
     /// a machine waits here for all RAM to be pinned.
-    pub(super) fn build(self) -> Result<Built, AddError> {
+    pub(super) fn build(self, progress: &Progress) -> Result<Built, AddError> {
         let Self { id: _, spec, function: on_host, place, host } = self;
-        let group = host.iommu.attach(on_host.check()?)?;
+        let group = host.iommu.attach(on_host.check()?, progress, spec.map_threads)?;
+        if progress.is_cancelled() {
+            return Err(AttachError::Cancelled.into());
+        }
+        progress.enter(Phase::Opening);
         let name = on_host.name();
         let failed = |error| AddError::Open(name.to_owned(), error);
         let opened = Opened::new(group, &on_host, Arc::clone(&host.bell)).map_err(failed)?;

@@ -52,7 +52,7 @@ impl AddError {
             Self::Spec(DeviceError::Id(_) | DeviceError::Reserved(_)) => {
                 (Status::BadRequest, code::DEVICE_BAD_ID)
             }
-            Self::Spec(DeviceError::Slot(_) | DeviceError::Bar(_)) => {
+            Self::Spec(DeviceError::Slot(_) | DeviceError::Bar(_) | DeviceError::NoThreads) => {
                 (Status::BadRequest, code::DEVICE_BAD_REQUEST)
             }
             Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),
@@ -88,7 +88,8 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
         AttachError::Open(_, error) | AttachError::Map { source: error, .. } if denied(error) => {
             (Status::Internal, code::DEVICE_PERMISSION)
         }
-        AttachError::Cancelled => (Status::Busy, code::VMM_STOPPING),
+        AttachError::Stopping => (Status::Busy, code::VMM_STOPPING),
+        AttachError::Cancelled => (Status::Busy, code::DEVICE_CANCELLED),
         AttachError::Unsafe(_) => (Status::Internal, code::DEVICE_NO_IOMMU),
         AttachError::Open(..)
         | AttachError::Container(_)

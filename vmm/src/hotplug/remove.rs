@@ -32,9 +32,6 @@ pub enum RemoveError {
     /// Nobody has this name.
     #[error("there is no device {0}; vm.info lists those there are")]
     Unknown(DeviceId),
-    /// It has not arrived yet.
-    #[error("device {0} is still being added; try again when that has been answered")]
-    Adding(DeviceId),
 }
 
 /// A client who waits for a device to be gone.
@@ -43,9 +40,16 @@ pub(super) struct Waiter {
     reply: Reply,
 }
 
+impl Waiter {
+    /// The device is gone.
+    pub(super) fn content(self) {
+        self.reply.send(Ok(Response::Done));
+    }
+}
+
 impl Bay {
-    /// Asks the guest to let go of a device, or takes it by force; `reply` is
-    /// answered at once, or when the device is gone, as the client wants.
+    /// Asks the guest to let go of a device, or takes it by force, or cancels its
+    /// being added; `reply` is answered at once, or when the device is gone, as the client wants.
     pub fn remove(&mut self, removal: Removal, reply: Reply) {
         let Removal { id, wait, force } = removal;
         let asked = format!("cannot remove device {id}");
@@ -90,7 +94,7 @@ impl Bay {
         log::info!("device {id} is gone");
         if let Some(Device { stage: Stage::Leaving(waiters), slot, .. }) = self.devices.remove(id) {
             self.monitor.tell_of(id.as_str(), DeviceNotice::Removed(&slot.to_string()));
-            waiters.into_iter().for_each(|waiter| waiter.reply.send(Ok(Response::Done)));
+            waiters.into_iter().for_each(Waiter::content);
         }
     }
 
@@ -99,9 +103,12 @@ impl Bay {
         let device = self.devices.get_mut(id).ok_or_else(|| RemoveError::Unknown(id.clone()))?;
         let slot = device.slot;
         match std::mem::replace(&mut device.stage, Stage::none()) {
-            stage @ Stage::Adding(_) => {
-                device.stage = stage;
-                return Err(RemoveError::Adding(id.clone()));
+            // It will have failed soon, or has come a moment ago and leaves again.
+            Stage::Adding(arrival) => {
+                log::info!("device {id} is not wanted any more");
+                self.host.iommu.cancel(&arrival.progress);
+                device.stage = Stage::Adding(arrival);
+                return Ok(());
             }
             Stage::Attached(function) => {
                 self.enter(id, Stage::Removing(function, Vec::new()));
@@ -120,7 +127,12 @@ impl Bay {
         Ok(())
     }
 
-    fn give_back(&mut self, id: DeviceId, function: Arc<Passthrough>, place: Reservation) {
+    pub(super) fn give_back(
+        &mut self,
+        id: DeviceId,
+        function: Arc<Passthrough>,
+        place: Reservation,
+    ) {
         let finished = self.finished.clone();
         let close = move || {
             close(function);
@@ -148,18 +160,22 @@ fn close(function: Arc<Passthrough>) {
 
 /// Answers those who have waited long enough for a device to go.
 pub(super) fn answer_expired(id: &DeviceId, stage: &mut Stage, now: Instant) {
-    let (Stage::Removing(_, waiters) | Stage::Leaving(waiters)) = stage else { return };
-    let (expired, waiting) = waiters.drain(..).partition(|waiter| waiter.until <= now);
-    *waiters = waiting;
-    let expired: Vec<Waiter> = expired;
-    expired.into_iter().for_each(|waiter| waiter.reply.send(timed_out(id)));
+    let answer = timed_out(id, stage);
+    let Some(waiters) = stage.waiters() else { return };
+    let expired = waiters.extract_if(.., |waiter| waiter.until <= now);
+    expired.for_each(|waiter| waiter.reply.send(answer.clone()));
 }
 
-fn timed_out(id: &DeviceId) -> Answer {
-    let sentence = format!(
-        "the guest has not let go of device {id} in time; it may yet, \
-         or take it with \"force\": true"
-    );
+fn timed_out(id: &DeviceId, stage: &Stage) -> Answer {
+    let sentence = match stage {
+        Stage::Adding(_) | Stage::Leaving(_) => {
+            format!("the host is not done with device {id} yet; it soon will be")
+        }
+        Stage::Attached(_) | Stage::Removing(..) => format!(
+            "the guest has not let go of device {id} in time; it may yet, \
+             or take it with \"force\": true"
+        ),
+    };
     Err(Fault::plain(Status::Busy, code::DEVICE_REMOVE_TIMED_OUT, sentence))
 }
 
@@ -176,7 +192,8 @@ impl Device {
         match &self.stage {
             Stage::Removing(_, waiters) => !self.overdue || !waiters.is_empty(),
             Stage::Leaving(waiters) => !waiters.is_empty(),
-            Stage::Adding(_) | Stage::Attached(_) => false,
+            Stage::Adding(_) => true,
+            Stage::Attached(_) => false,
         }
     }
 }
@@ -188,9 +205,17 @@ impl Stage {
     }
 
     fn wait(&mut self, waiter: Waiter) {
+        if let Some(waiters) = self.waiters() {
+            waiters.push(waiter);
+        }
+    }
+
+    /// Who waits for the device to be gone; nobody does while the guest is to keep it.
+    fn waiters(&mut self) -> Option<&mut Vec<Waiter>> {
         match self {
-            Self::Removing(_, waiters) | Self::Leaving(waiters) => waiters.push(waiter),
-            Self::Adding(_) | Self::Attached(_) => {}
+            Self::Adding(arrival) => Some(&mut arrival.waiters),
+            Self::Removing(_, waiters) | Self::Leaving(waiters) => Some(waiters),
+            Self::Attached(_) => None,
         }
     }
 }
@@ -221,10 +246,8 @@ impl Removal {
 impl RemoveError {
     /// What a client is told; `asked` says what could not be done.
     pub fn fault(&self, asked: String) -> Fault {
-        let (status, code) = match self {
-            Self::Unknown(_) => (Status::NotFound, code::DEVICE_NOT_FOUND),
-            Self::Adding(_) => (Status::Busy, code::DEVICE_BUSY),
-        };
-        Fault::new(status, code, asked, self)
+        match self {
+            Self::Unknown(_) => Fault::new(Status::NotFound, code::DEVICE_NOT_FOUND, asked, self),
+        }
     }
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use api::schema::info::{Counters, DeviceNode, DeviceReset, DeviceState, ResetResult};
+use api::schema::info::{
+    AddPhase, AddProgress, Counters, DeviceNode, DeviceReset, DeviceState, ResetResult,
+};
 use devices::vfio::function::Passthrough;
 use devices::vfio::health::Condition;
+use devices::vfio::progress::{Phase, Step};
 use devices::vfio::resets::{self, Method};
 
 use super::{Bay, Device, Stage};
@@ -43,6 +46,7 @@ impl Bay {
             ("irqfds", routes.irqfds()),
             ("routes", count(routes.len())),
             ("free_slots", count(self.bus.free_slots())),
+            ("ram_pieces_mapped", self.host.iommu.pieces_mapped()),
             ("memory_slots", count(self.host.memory_slots.in_use())),
         ];
         let devices = self.devices.iter().filter_map(|(id, device)| {
@@ -70,11 +74,25 @@ impl Device {
             host_errors: Some(self.heard.errors).filter(|errors| *errors > 0),
             failure: self.function().and_then(|function| function.health().condition().failure),
             reset: None,
+            progress: self.progress(),
         }
     }
 
+    fn progress(&self) -> Option<AddProgress> {
+        let Stage::Adding(arrival) = &self.stage else { return None };
+        let Step { phase, done, total } = arrival.progress.step();
+        let phase = match phase {
+            Phase::Checking => AddPhase::Checking,
+            Phase::Attaching => AddPhase::Attaching,
+            Phase::Mapping => AddPhase::Mapping,
+            Phase::Opening => AddPhase::Opening,
+        };
+        Some(AddProgress { phase, bytes_done: done, bytes_total: total })
+    }
+
     fn state(&self) -> DeviceState {
-        match self.stage {
+        match &self.stage {
+            Stage::Adding(arrival) if arrival.progress.is_cancelled() => DeviceState::Cancelled,
             Stage::Adding(_) => DeviceState::Adding,
             Stage::Attached(_) => DeviceState::Attached,
             Stage::Removing(..) if self.overdue => DeviceState::TimedOut,

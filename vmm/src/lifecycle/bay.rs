@@ -24,7 +24,10 @@ impl Vmm {
         }
         let Some(Vm { stage, spec: vm, .. }) = &mut self.vm else { return };
         match stage.booted() {
-            Some(machine) => machine.bay.add(spec, reply),
+            Some(machine) => {
+                machine.bay.add(spec, reply);
+                self.start_timer();
+            }
             None => reply.send(configure(vm, spec)),
         }
     }

@@ -57,6 +57,7 @@ impl Error {
             Self::Clock(_) => (Status::Internal, code::VMM_HOST_FAILED),
             Self::Device(error) => error.class(),
             Self::Config(_) => (Status::BadRequest, code::VM_BAD_CONFIG),
+            Self::Load(boot::Error::Prefault(_)) => (Status::Internal, code::VM_BOOT_FAILED),
             Self::NoPayload | Self::Load(_) => (Status::BadRequest, code::VM_BAD_PAYLOAD),
             Self::Assemble(_)
             | Self::Loader(_)

@@ -59,6 +59,7 @@ impl Vmm {
                 self.boots += 1;
                 let starting = Starting { reply, boot: self.boots, entry: None };
                 self.enter(Stage::Starting(Box::new(machine), starting));
+                self.start_timer();
                 if let Err(error) = self.begin() {
                     self.go_on_starting(Err(error));
                 }
@@ -160,6 +161,7 @@ impl Vmm {
         vm.stage.run();
         log::info!("the VM is running");
         self.monitor.tell(Notice::Booted);
+        self.begin_to_warm();
         reply.into_iter().for_each(|reply| reply.send(Ok(Response::Done)));
     }
 
@@ -185,10 +187,13 @@ fn begin_to_load(
     let finished = finished.clone();
     let (memory, payload) = (machine.ram.memory().clone(), machine.payload.clone());
     let rsdp = write_tables(machine)?;
+    let warmth = machine.warming.at_boot();
     let load = move || {
-        let loaded = boot::load(&memory, &payload, Some(rsdp));
+        let warmed = warmth.as_ref().map_or(Ok(()), |warmth| warmth.warm_now());
+        let loaded = warmed.map_err(boot::Error::Prefault);
+        let loaded = loaded.and_then(|()| boot::load(&memory, &payload, Some(rsdp)));
         // Before the news: whoever has it may give the memory back.
-        drop(memory);
+        drop((memory, warmth));
         finished.post(Finished::Loaded(boot, loaded));
     };
     workers::detach(filters, load).map_err(Error::Loader)

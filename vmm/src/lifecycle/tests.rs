@@ -26,6 +26,7 @@ mod start;
 mod stop;
 mod told;
 mod verbs;
+mod warm;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;

@@ -30,8 +30,20 @@ pub struct Backings {
     pub shared: bool,
     /// Size of the hugepages to take, in bytes.
     pub hugepage: Option<u64>,
-    /// Take the host's memory now and not when the guest first touches it.
-    pub prefault: bool,
+    /// When the host's memory is taken.
+    pub prefault: Prefault,
+}
+
+/// When the host's memory is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefault {
+    /// When the guest first touches it, or when a device needs it.
+    #[default]
+    Never,
+    /// Before the guest starts.
+    AtBoot,
+    /// While the guest runs, when nobody else needs the processors.
+    InBackground,
 }
 
 /// Why there is no RAM.
@@ -125,7 +137,8 @@ pub fn end(size: u64) -> u64 {
     layout::HIGH_RAM_START + size.saturating_sub(layout::LOW_RAM_END)
 }
 
-fn ranges(memory: &Memory) -> impl Iterator<Item = RamRange> {
+/// Where the pieces of `memory` are, for DMA.
+pub(super) fn ranges(memory: &Memory) -> impl Iterator<Item = RamRange> {
     memory.iter().map(|region| RamRange {
         guest: region.start_addr().0,
         size: region.len(),
@@ -142,9 +155,6 @@ fn allocate(base: u64, size: u64, wanted: Backings) -> Result<GuestRegionMmap<()
     if wanted.hugepage.is_none() {
         // Best effort: a kernel without transparent hugepages refuses.
         let _ = advise(&mapping, libc::MADV_HUGEPAGE);
-    }
-    if wanted.prefault {
-        advise(&mapping, libc::MADV_POPULATE_WRITE).map_err(failed)?;
     }
     Ok(GuestRegionMmap::new(mapping, GuestAddress(base)).expect("RAM ends below 2^64"))
 }
@@ -197,6 +207,20 @@ fn memfd(hugepage: Option<u64>) -> io::Result<File> {
 fn advise(mapping: &MmapRegion<()>, advice: libc::c_int) -> io::Result<()> {
     // SAFETY: the range is a mapping of ours; none of the advices used discards data.
     let failed = unsafe { libc::madvise(mapping.as_ptr().cast(), mapping.size(), advice) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Faults in `size` bytes from `start` of a piece of RAM that stays mapped
+/// meanwhile. Their contents stay as they are.
+#[expect(unsafe_code, reason = "madvise has no safe wrapper")]
+pub(super) fn populate(piece: &RamRange, start: u64, size: u64) -> io::Result<()> {
+    let out_of_range = || io::Error::from(io::ErrorKind::InvalidInput);
+    let inside = start.checked_add(size).is_some_and(|end| end <= piece.size);
+    let at = usize::try_from(start).ok().filter(|_| inside).ok_or_else(out_of_range)?;
+    let size = usize::try_from(size).map_err(io::Error::other)?;
+    let host = piece.host.as_ptr().wrapping_add(at);
+    // SAFETY: the range is a mapping of ours, and populating it discards nothing.
+    let failed = unsafe { libc::madvise(host.cast(), size, libc::MADV_POPULATE_WRITE) };
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -255,6 +255,8 @@ const THREADS: &[Call] = &[
     one_of(libc::SYS_prctl, 0, &[constant(PR_SET_NO_NEW_PRIVS)]),
     call(libc::SYS_seccomp),
     call(libc::SYS_sched_setaffinity),
+    // Making itself less important.
+    one_of(libc::SYS_setpriority, 1, &[0]),
 ];
 
 /// Creating and destroying machines, RAM and serial backends at run time.

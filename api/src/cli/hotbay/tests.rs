@@ -1,6 +1,7 @@
 //! Command lines of cloud-hypervisor's users, and mistakes in them.
 
 use super::*;
+use crate::schema::prefault::Prefault;
 
 fn parsed(line: &str) -> HotbayArgs {
     match parse(line.split_whitespace().map(OsString::from)).unwrap() {
@@ -49,6 +50,20 @@ fn events_go_to_a_path_or_a_descriptor() {
         let why = refused(&format!("hotbay --kernel /k --event-monitor {wrong}"));
         assert!(why.contains("--event-monitor"), "{why}");
     }
+}
+
+#[test]
+fn memory_is_taken_never_at_once_or_in_the_background() {
+    let prefault = |value: &str| {
+        let line = format!("hotbay --kernel /k --memory size=1G,prefault={value}");
+        parsed(&line).vm.unwrap().memory.prefault
+    };
+
+    assert_eq!(prefault("off"), Prefault::Off);
+    assert_eq!(prefault("on"), Prefault::On);
+    assert_eq!(prefault("background"), Prefault::Background);
+    let why = refused("hotbay --kernel /k --memory prefault=later");
+    assert!(why.ends_with("prefault must be on, off or background"), "{why}");
 }
 
 #[test]

@@ -4,16 +4,7 @@ use std::io;
 
 use vfio_ioctls::{VfioContainer, VfioError};
 
-use super::check;
 use crate::memory::RamRange;
-
-/// Faults every page of `range` in, so that pinning it finds them there.
-pub fn populate(range: &RamRange) -> io::Result<()> {
-    let size = usize::try_from(range.size).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: guest RAM outlives every device, and populating changes no contents.
-    check(unsafe { libc::madvise(range.host.as_ptr().cast(), size, libc::MADV_POPULATE_WRITE) })?;
-    Ok(())
-}
 
 /// Pins `range` and maps it at its guest-physical address for every device in
 /// the container. It stays mapped until the container closes.

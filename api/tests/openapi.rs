@@ -256,6 +256,7 @@ fn full_node() -> DeviceNode {
             reason: Some("b".to_owned()),
             last: Some(ResetResult::Done),
             error: Some("c".to_owned()),
+            took_ms: Some(0),
         }),
         progress: Some(AddProgress { phase: AddPhase::Mapping, bytes_done: 0, bytes_total: 0 }),
     }

@@ -17,6 +17,7 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::Boot => vmm.boot(Some(reply)),
         Request::AddDevice(body) => vmm.add_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
+        Request::Reboot => vmm.reboot(Some(reply)),
         Request::Pause => vmm.pause(reply),
         Request::Shutdown => vmm.shutdown(reply),
         Request::Delete => vmm.delete(reply),
@@ -26,7 +27,6 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         // These are done at once.
         Request::Ping => reply.send(Ok(Response::Ping(ping()))),
         Request::Create(config) => done(reply, vmm.create(*config), "cannot create the VM"),
-        Request::Reboot => done(reply, vmm.reboot(), "cannot reboot the VM"),
         Request::Resume => done(reply, vmm.resume(), "cannot resume the VM"),
         Request::Info => answer(reply, info(vmm), "cannot show the VM"),
         Request::Counters => answer(reply, counters(vmm), "cannot count"),

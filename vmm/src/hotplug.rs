@@ -21,12 +21,13 @@ mod error;
 mod interrupts;
 mod notices;
 mod remove;
+mod reset;
 mod view;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::mailbox::Reply;
 use api::request::Response;
@@ -39,7 +40,6 @@ use devices::vfio::counters::Counter;
 use devices::vfio::function::Passthrough;
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::{AttachError, Iommu};
-use devices::vfio::resets;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -58,13 +58,19 @@ pub use self::build::Built;
 pub use self::error::AddError;
 use self::remove::Waiter;
 pub use self::remove::{Removal, RemoveError};
+pub use self::reset::Restless;
 
 /// What a worker has finished.
 pub enum Finished {
     /// A device was built, or could not be.
     Built(DeviceId, Result<Built, AddError>),
     /// The host has a device back; its slot goes with this.
-    Gone(DeviceId, Reservation),
+    Gone(DeviceId, Option<Reservation>),
+    /// Functions that are being reset write no memory any more.
+    Quiet(Vec<DeviceId>),
+    /// A reset of functions has come to its end, whether it worked or not, after so
+    /// long.
+    Reset(Vec<DeviceId>, Duration),
     /// What the guest boots is in its memory, or could not be read; for the boot
     /// with this number.
     Loaded(u64, Result<Entry, boot::Error>),
@@ -122,6 +128,8 @@ struct Device {
     relayed: Arc<Counter>,
     /// What the host has said of it.
     heard: notices::Heard,
+    /// How long its last reset took, if there was one.
+    reset_took: Option<Duration>,
 }
 
 /// Where a device is between arriving and leaving.
@@ -241,25 +249,6 @@ impl Bay {
         &self.host
     }
 
-    /// Every function to its state at power-on, all at once: each may take
-    /// 100 ms. The vCPUs are parked; RAM stays pinned.
-    pub fn reset(&mut self) {
-        let functions: Vec<_> =
-            self.devices.values().filter_map(Device::function).map(Arc::clone).collect();
-        let steps = resets::steps(&functions);
-        self.workers.all(steps.iter().collect(), |step| {
-            // Each function keeps what it came to, and says so.
-            let _ = step.run();
-        });
-        self.slots.reset();
-        // Who has been asked for is asked for again, in the new boot.
-        for device in self.devices.values() {
-            if let Stage::Removing(..) = device.stage {
-                self.slots.remove(device.slot.number());
-            }
-        }
-    }
-
     /// Does what time demands: reminds a guest that has not looked, answers
     /// those who have waited long enough. Returns whether there is more to come.
     pub fn tick(&mut self) -> bool {
@@ -305,7 +294,9 @@ impl Bay {
         let path = spec.path.to_string_lossy().into_owned();
         self.monitor.tell_of(id.as_str(), DeviceNotice::Adding(&path));
         let (overdue, relayed, heard) = (false, Arc::default(), notices::Heard::default());
-        let device = Device { spec, function, slot, stage, since, overdue, relayed, heard };
+        let reset_took = None;
+        let device =
+            Device { spec, function, slot, stage, since, overdue, relayed, heard, reset_took };
         self.devices.insert(id.clone(), device);
         let finished = self.finished.clone();
         let built = id.clone();

@@ -3,17 +3,19 @@
 //! ```text
 //!          create            boot             built           shutdown
 //! (none) ---------> Created -------> Starting -------> Running -Stopping-> Shutdown
-//!    ^                 |  ^  failed    |                |   ^ reboot         | boot: Starting
-//!    |                 |  +------------+                |   |                |
-//!    +----- delete ----+--- delete -----------------------------------------+
+//!    ^                 |  ^             |                |                    | boot: Starting
+//!    |                 |  +--Stopping---+ failed         |                    |
+//!    +----- delete ----+------------------ delete: Stopping ------------------+
 //! ```
 //! Running, closer:
 //!
 //! ```text
-//!             pause                all vCPUs out            reboot
-//!  Running ----------> Pausing -------------------> Paused -------> Running
-//!     ^                                                |
-//!     +-------------------- resume --------------------+
+//!           pause              all vCPUs out              resume
+//! Running ---------> Pausing ------------------> Paused ---------> Running
+//!                                                  |
+//!              reboot, or the guest's own reset    v reboot
+//! Running -------------------------------------> Rebooting ------> Running
+//!                           all are reset, and the kernel is read
 //! ```
 //! What a stage allows is `verbs`' to say. A guest that asks for its end or a
 //! reset in its last moment before it stands still gets it at the resume.
@@ -26,8 +28,10 @@
 mod bay;
 mod end;
 mod error;
+mod finished;
 mod interrupts;
 mod pause;
+mod reboot;
 mod start;
 mod stop;
 mod verbs;
@@ -56,6 +60,7 @@ use self::end::End;
 pub use self::end::Ending;
 pub use self::error::{Error, chain};
 pub(crate) use self::pause::{Pause, Pausing};
+pub(crate) use self::reboot::Rebooting;
 pub(crate) use self::start::Starting;
 pub(crate) use self::stop::Stopping;
 pub use self::verbs::Refusal;
@@ -105,6 +110,8 @@ pub(crate) enum Stage {
     Pausing(Box<Machine>, Pausing),
     /// Its vCPUs stand still.
     Paused(Box<Machine>, Pause),
+    /// Everything goes back to its state at power-on.
+    Rebooting(Box<Machine>, Rebooting),
     /// A worker takes the machine apart.
     Stopping(Stopping),
     /// It ran.
@@ -159,31 +166,33 @@ impl Vmm {
     /// Does what the guest asked for, or what its end demands. What it asks for
     /// while it runs ends this boot, so the first decides and the rest is stale.
     pub fn take_events(&mut self) {
-        let events = self.inbox.drain();
-        if let Some(Vm { stage: Stage::Stopping(_), .. }) = &self.vm {
-            // Of a machine that is on its way out.
-            return;
-        }
-        for event in events {
-            let asked = match event {
-                Event::Parked => {
-                    self.parked();
-                    continue;
-                }
+        for event in self.inbox.drain() {
+            match event {
+                Event::Parked => self.parked(),
+                // Of a machine or a boot that is over.
+                _ if self.is_over() => {}
                 Event::Fault { vcpu, reason } => {
-                    let reason = format!("vCPU {vcpu} cannot go on: {reason}");
-                    return self.end(Ending::Failed(reason));
+                    self.end(Ending::Failed(format!("vCPU {vcpu} cannot go on: {reason}")));
                 }
-                Event::PowerOff => PowerEvent::Off,
-                Event::Reset => PowerEvent::Reset,
+                Event::PowerOff => self.asked(PowerEvent::Off),
+                Event::Reset => self.asked(PowerEvent::Reset),
                 Event::TripleFault { vcpu } => {
                     log::warn!("vCPU {vcpu} has stopped at a triple fault, so the guest restarts");
-                    PowerEvent::Reset
+                    self.asked(PowerEvent::Reset);
                 }
-            };
-            if !self.keep_for_resume(asked) {
-                return self.obey(asked);
             }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let stage = self.vm.as_ref().map(|vm| &vm.stage);
+        matches!(stage, Some(Stage::Stopping(_) | Stage::Rebooting(..)))
+    }
+
+    /// The guest asks for this: now, or at the resume.
+    fn asked(&mut self, event: PowerEvent) {
+        if !self.keep_for_resume(event) {
+            self.obey(event);
         }
     }
 
@@ -196,9 +205,7 @@ impl Vmm {
             }
             PowerEvent::Reset => {
                 log::info!("the guest restarts");
-                if let Err(error) = self.reboot() {
-                    self.end(Ending::Failed(chain(&error)));
-                }
+                self.reboot(None);
             }
         }
     }
@@ -233,42 +240,6 @@ impl Vmm {
         }
     }
 
-    /// Takes over what workers have finished.
-    pub fn take_finished(&mut self) {
-        for finished in self.finished.drain() {
-            let stage = self.vm.as_mut().map(|vm| &mut vm.stage);
-            match (finished, stage) {
-                (Finished::Built(id, outcome), Some(Stage::Starting(machine, _))) => {
-                    let built = machine.bay.commit(id, outcome, false);
-                    self.go_on_starting(built.map(drop).map_err(Error::Device));
-                }
-                (Finished::Stopped, _) => self.stopped(),
-                (Finished::Warmed(boot, outcome), _) => self.warmed(boot, outcome),
-                (Finished::Loaded(boot, outcome), Some(Stage::Starting(_, starting))) => {
-                    let loaded = starting.loaded(boot, outcome);
-                    self.go_on_starting(loaded.map_err(Error::Load));
-                }
-                (Finished::Built(_, Ok(built)), Some(Stage::Stopping(_))) => {
-                    self.built_too_late(built);
-                }
-                (Finished::Built(id, outcome), Some(stage)) => {
-                    if let Some(machine) = stage.booted() {
-                        // Whoever asked has been answered; an error is in the log.
-                        let _ = machine.bay.commit(id, outcome, true);
-                        self.start_timer();
-                    }
-                }
-                (Finished::Gone(id, place), Some(stage)) => {
-                    if let Some(machine) = stage.booted() {
-                        machine.bay.gone(&id, place);
-                    }
-                }
-                // Of a boot or a machine that is no more.
-                (Finished::Built(..) | Finished::Gone(..) | Finished::Loaded(..), _) => {}
-            }
-        }
-    }
-
     /// Lets the bay be called again while something waits in it.
     fn start_timer(&mut self) {
         // One that ticks already goes on as it does.
@@ -288,9 +259,10 @@ impl Stage {
     /// The machine of a guest that has booted.
     pub(crate) fn machine(&self) -> Option<&Machine> {
         match self {
-            Self::Running(machine) | Self::Pausing(machine, _) | Self::Paused(machine, _) => {
-                Some(machine)
-            }
+            Self::Running(machine)
+            | Self::Pausing(machine, _)
+            | Self::Paused(machine, _)
+            | Self::Rebooting(machine, _) => Some(machine),
             Self::Created | Self::Starting(..) | Self::Stopping(_) | Self::Shutdown => None,
         }
     }
@@ -298,9 +270,10 @@ impl Stage {
     /// The same, to change it.
     fn booted(&mut self) -> Option<&mut Machine> {
         match self {
-            Self::Running(machine) | Self::Pausing(machine, _) | Self::Paused(machine, _) => {
-                Some(machine)
-            }
+            Self::Running(machine)
+            | Self::Pausing(machine, _)
+            | Self::Paused(machine, _)
+            | Self::Rebooting(machine, _) => Some(machine),
             Self::Created | Self::Starting(..) | Self::Stopping(_) | Self::Shutdown => None,
         }
     }
@@ -322,7 +295,8 @@ impl Stage {
             Self::Starting(machine, _)
             | Self::Running(machine)
             | Self::Pausing(machine, _)
-            | Self::Paused(machine, _) => Some(machine),
+            | Self::Paused(machine, _)
+            | Self::Rebooting(machine, _) => Some(machine),
             Self::Created | Self::Stopping(_) | Self::Shutdown => None,
         }
     }
@@ -342,6 +316,7 @@ impl Stage {
             Self::Running(_) => Standing::Running,
             Self::Pausing(..) => Standing::Pausing,
             Self::Paused(..) => Standing::Paused,
+            Self::Rebooting(..) => Standing::Rebooting,
             Self::Stopping(_) => Standing::Stopping,
             Self::Shutdown => Standing::Shutdown,
         }
@@ -352,7 +327,9 @@ impl Stage {
         match self {
             Self::Created | Self::Starting(..) => VmState::Created,
             Self::Stopping(stopping) if stopping.never_ran() => VmState::Created,
-            Self::Running(_) | Self::Pausing(..) | Self::Stopping(_) => VmState::Running,
+            Self::Running(_) | Self::Pausing(..) | Self::Rebooting(..) | Self::Stopping(_) => {
+                VmState::Running
+            }
             Self::Paused(..) => VmState::Paused,
             Self::Shutdown => VmState::Shutdown,
         }

@@ -1,14 +1,15 @@
 //! The machine's processors: one thread each, and one gate that lets them run.
 //!
 //! ```text
-//!            start(entry)                      park()
-//! parked ----------------> running ----------------------------> parked
-//!    ^   reset, then run   ^ |   | triple fault, KVM error: posts   ^
-//!    |            go_on(): | |   v an event and waits        park() |
-//!    |      where it stood | |  stalled ----------------------------+
-//!    |                     | v hold()                               |
-//!    |                     held ------------------------------------+
-//!    +--------------------------------------------------------------+
+//!            start(entry): reset, then run
+//! parked --------------------------------------------> running
+//!                                                       |  ^ |
+//!            hold(): out, and the last one posts it     |  | |
+//!   held <----------------------------------------------+  | |
+//!     |  go_on(): where it stood, or start(entry)          | |
+//!     +----------------------------------------------------+ |
+//!                                                            | triple fault, KVM
+//! stalled, until start(entry) <------------------------------+ error: posted
 //! ```
 //! A vCPU's file descriptor belongs to its thread alone, so the machine resets a
 //! processor by letting its thread do it before it runs again.
@@ -115,16 +116,9 @@ impl Vcpus {
     }
 
     /// Resets all processors and lets them run: the first from `entry`, the
-    /// others when it starts them. They must be parked.
+    /// others when it starts them. They must be parked, or held and out.
     pub fn start(&self, entry: Entry) {
         self.shared.gate.open(entry);
-    }
-
-    /// Takes all processors out of the guest and returns when they are out.
-    pub fn park(&self) {
-        self.shared.gate.close();
-        self.kick_all();
-        self.shared.gate.await_parked();
     }
 
     /// Calls all processors out of the guest; when they are out, [`Event::Parked`]

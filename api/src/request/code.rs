@@ -50,6 +50,8 @@ codes! {
     VM_PAUSING = "vm.pausing";
     /// The VM is paused.
     VM_PAUSED = "vm.paused";
+    /// The VM is being rebooted; its devices are being reset.
+    VM_REBOOTING = "vm.rebooting";
     /// The VM is being shut down; its devices are being closed.
     VM_STOPPING = "vm.stopping";
     /// The configuration is contradictory or out of range.

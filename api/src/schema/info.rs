@@ -102,6 +102,9 @@ pub struct DeviceReset {
     /// Why that failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// Milliseconds that it took.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub took_ms: Option<u64>,
 }
 
 /// What a reset came to.

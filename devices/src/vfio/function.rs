@@ -201,11 +201,15 @@ impl Passthrough {
     }
 
     /// Takes away everything the guest wrote: interrupts, BARs, DMA. What is left
-    /// for a reset is the device's own state.
-    pub(in crate::vfio) fn quiesce(&self) {
+    /// for a reset is the device's own state. Afterwards it writes no memory any
+    /// more: the answer to a read pushes before it what the function had sent by
+    /// then (PCI Express 4.0, 2.4.1).
+    pub(in crate::vfio) fn quiesce(&self) -> io::Result<()> {
         let mut registers = self.lock();
         registers.forget(&self.interrupts);
-        self.forward(config::COMMAND, &[0; 2]);
+        let off = self.device.write_config(config::COMMAND, &[0; 2]);
+        let quiet = off.and_then(|()| self.device.read_config(config::COMMAND, &mut [0; 2]));
+        quiet.inspect_err(|error| self.failed(format_args!("end of its DMA"), error))
     }
 
     pub(in crate::vfio) fn device(&self) -> &Device {

@@ -74,8 +74,8 @@ struct Set {
     method: Method,
 }
 
-/// The reset of one function, or of some that share it. [`Step::run`] is for a
-/// worker.
+/// The reset of one function, or of some that share it. Both halves are for
+/// a worker.
 pub struct Step {
     functions: Vec<Arc<Passthrough>>,
     groups: Vec<Arc<Attachment>>,
@@ -108,15 +108,24 @@ pub fn methods(functions: &[&Passthrough]) -> Vec<Method> {
 }
 
 impl Step {
-    /// Takes everything the guest wrote from the functions, as at power-on, and
-    /// resets them, which may take 100 ms. Each knows the result afterwards.
+    /// Takes everything the guest wrote from the functions: interrupts, BARs, DMA.
+    /// Afterwards they write no memory any more.
+    ///
+    /// # Errors
+    /// One of them does not answer, and may write memory until it is reset.
+    pub fn quiesce(&self) -> io::Result<()> {
+        let results: Vec<_> = self.functions.iter().map(|function| function.quiesce()).collect();
+        results.into_iter().collect()
+    }
+
+    /// Resets the functions, which are quiet; that may take 100 ms. Each knows the
+    /// result afterwards.
     ///
     /// # Errors
     /// There is no reset for them, or the kernel says that it has failed. They are
     /// quiet all the same: no interrupts, no DMA, no BARs.
-    pub fn run(&self) -> io::Result<()> {
-        self.functions.iter().for_each(|function| function.quiesce());
-        let result = self.reset();
+    pub fn reset(&self) -> io::Result<()> {
+        let result = self.perform();
         self.functions.iter().for_each(|function| function.health().was_reset(&result));
         result
     }
@@ -126,7 +135,7 @@ impl Step {
         self.functions.iter().map(|function| function.name()).collect()
     }
 
-    fn reset(&self) -> io::Result<()> {
+    fn perform(&self) -> io::Result<()> {
         let Some(first) = self.functions.first() else { return Ok(()) };
         match &self.method {
             Method::Alone(_) => first.device().reset(),

@@ -89,7 +89,7 @@ impl Bay {
     }
 
     /// The host has a device back.
-    pub fn gone(&mut self, id: &DeviceId, place: Reservation) {
+    pub fn gone(&mut self, id: &DeviceId, place: Option<Reservation>) {
         drop(place);
         log::info!("device {id} is gone");
         if let Some(Device { stage: Stage::Leaving(waiters), slot, .. }) = self.devices.remove(id) {
@@ -133,14 +133,15 @@ impl Bay {
         function: Arc<Passthrough>,
         place: Reservation,
     ) {
-        let finished = self.finished.clone();
+        let (finished, of) = (self.finished.clone(), id.clone());
         let close = move || {
             close(function);
-            finished.post(Finished::Gone(id, place));
+            finished.post(Finished::Gone(of, Some(place)));
         };
         if let Err(error) = self.workers.start(close) {
-            // Closed by the closure's own drop, here and now.
+            // Closed by the closure's own drop, here and now, and its place is free.
             log::error!("a device was closed on the event loop: {error}");
+            self.finished.post(Finished::Gone(id, None));
         }
     }
 }

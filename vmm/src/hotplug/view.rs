@@ -19,7 +19,10 @@ impl Bay {
     pub fn tree(&self) -> BTreeMap<String, DeviceNode> {
         let mut resets = self.resets();
         let node = |(id, device): (&DeviceId, &Device)| {
-            (id.to_string(), DeviceNode { reset: resets.remove(id), ..device.node(id) })
+            let took = device.reset_took.map(|took| took.as_millis());
+            let took_ms = took.and_then(|millis| u64::try_from(millis).ok());
+            let reset = resets.remove(id).map(|reset| DeviceReset { took_ms, ..reset });
+            (id.to_string(), DeviceNode { reset, ..device.node(id) })
         };
         self.devices.iter().map(node).collect()
     }
@@ -114,7 +117,7 @@ fn reset(method: Method, condition: &Condition) -> DeviceReset {
         Some(Ok(())) => (Some(ResetResult::Done), None),
         Some(Err(why)) => (Some(ResetResult::Failed), Some(why.clone())),
     };
-    DeviceReset { method, reason, last, error }
+    DeviceReset { method, reason, last, error, took_ms: None }
 }
 
 #[cfg(test)]

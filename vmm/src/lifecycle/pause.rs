@@ -58,10 +58,11 @@ impl Vmm {
         Ok(())
     }
 
-    /// All vCPUs are out of the guest. Without its clock it goes on.
+    /// All vCPUs are out of the guest, for a pause or a reboot. A pause that has no
+    /// clock is none.
     pub(super) fn parked(&mut self) {
         let Some(vm) = self.vm.as_mut().filter(|vm| matches!(vm.stage, Stage::Pausing(..))) else {
-            return;
+            return self.reset_functions();
         };
         let Stage::Pausing(machine, Pausing { reply, asked }) = vm.stage.take() else { return };
         match Clock::read(&machine.vm) {

@@ -1,4 +1,4 @@
-//! From a configuration to a guest that runs, the first time and after a reset.
+//! From a configuration to a guest that runs.
 
 use std::sync::Arc;
 
@@ -102,37 +102,6 @@ impl Vmm {
         begin_to_load(machine, (self.boots, &self.finished_poster), &self.filters)
     }
 
-    /// Starts the guest afresh in the same machine; one that is paused runs then.
-    pub fn reboot(&mut self) -> Result<(), Error> {
-        self.effect(Verb::Reboot)?;
-        let Some(vm) = &mut self.vm else { return Ok(()) };
-        let Some(machine) = vm.stage.booted() else { return Ok(()) };
-        self.monitor.tell(Notice::Rebooting);
-        machine.vcpus.park();
-        // Posted before the vCPUs were parked, so meant for the boot that is over.
-        self.inbox.drain();
-        let started = reset(machine).and_then(|()| start(machine));
-        match started {
-            Ok(()) => {
-                log::info!("the VM has been reset");
-                vm.stage.run();
-                self.monitor.tell(Notice::Rebooted);
-            }
-            // A machine that does not start again is as good as off.
-            Err(_) => {
-                let Vm { stage, spec, .. } = vm;
-                if let Some(machine) = stage.machine() {
-                    spec.devices = machine.bay.specs();
-                }
-                *stage = Stage::Shutdown;
-                self.monitor.tell(Notice::Shutdown);
-                self.inbox.drain();
-                self.finished.drain();
-            }
-        }
-        started
-    }
-
     /// A boot that was begun has come to nothing.
     fn boot_failed(&self, error: &Error) -> Fault {
         let fault = error.fault(CANNOT_BOOT);
@@ -179,7 +148,7 @@ impl Vmm {
 
 /// Has a worker read what the machine boots, from storage that may be slow. It
 /// holds nothing of the machine but its memory, so nobody has to wait for it.
-fn begin_to_load(
+pub(super) fn begin_to_load(
     machine: &Machine,
     (boot, finished): (u64, &Poster<Finished>),
     filters: &Arc<Filters>,
@@ -197,24 +166,6 @@ fn begin_to_load(
         finished.post(Finished::Loaded(boot, loaded));
     };
     workers::detach(filters, load).map_err(Error::Loader)
-}
-
-/// Puts everything but the processors, which reset themselves when they start,
-/// into the state after power-on. The vCPUs are parked.
-fn reset(machine: &mut Machine) -> Result<(), Error> {
-    machine.bay.reset();
-    if let Some(serial) = &machine.serial {
-        serial.uart.reset().map_err(Error::Serial)?;
-    }
-    Ok(machine.fresh_chips.restore(&machine.vm)?)
-}
-
-/// Loads what the guest boots again, and lets its parked vCPUs run.
-fn start(machine: &Machine) -> Result<(), Error> {
-    let rsdp = write_tables(machine)?;
-    let entry = boot::load(machine.ram.memory(), &machine.payload, Some(rsdp))?;
-    machine.vcpus.start(entry);
-    Ok(())
 }
 
 /// Writes the ACPI tables; the address of their root pointer.

@@ -116,12 +116,16 @@ impl Vmm {
                 waiting.into_iter().for_each(|(reply, answer)| reply.send(answer));
             }
             Some(
-                Stage::Starting(..) | Stage::Running(_) | Stage::Pausing(..) | Stage::Paused(..),
+                Stage::Starting(..)
+                | Stage::Running(_)
+                | Stage::Pausing(..)
+                | Stage::Paused(..)
+                | Stage::Rebooting(..),
             ) => self.stop(Then::Forgotten, waiting),
         }
     }
 
-    /// Has the machine taken apart. Who waits for a boot or a pause is told that
+    /// Has the machine taken apart. Who waits for a boot, a pause or a reboot is told that
     /// there will be none.
     pub(super) fn stop(&mut self, then: Then, waiting: Option<(Reply, Answer)>) {
         let Some(vm) = &mut self.vm else { return };

@@ -74,7 +74,7 @@ struct Scene {
     vmm: Vmm,
     claims: Vec<Claim>,
     commands: Option<Sender<Command>>,
-    _kernel: tempfile::NamedTempFile,
+    kernel: tempfile::NamedTempFile,
 }
 
 /// A vCPU that is inside an access.
@@ -97,7 +97,7 @@ fn scene() -> Option<Scene> {
         ..VmConfig::default()
     };
     vmm.create(config).unwrap();
-    Some(Scene { vmm, claims: Vec::new(), commands: None, _kernel: kernel })
+    Some(Scene { vmm, claims: Vec::new(), commands: None, kernel })
 }
 
 fn running() -> Option<Scene> {
@@ -240,6 +240,12 @@ impl Scene {
     fn pause(&mut self) {
         let answer = self.ask(Request::Pause);
         self.until(|vmm| state(vmm) == Some(VmState::Paused));
+        assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
+    }
+
+    fn reboot(&mut self) {
+        let answer = self.ask(Request::Reboot);
+        self.until(|vmm| stands(vmm, Standing::Running));
         assert_eq!(answer.try_recv().unwrap(), Ok(Response::Done));
     }
 

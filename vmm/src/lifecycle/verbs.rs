@@ -42,6 +42,8 @@ pub(crate) enum Standing {
     Pausing,
     /// Its vCPUs stand still.
     Paused,
+    /// Everything is being reset.
+    Rebooting,
     /// Being taken apart.
     Stopping,
     /// It ran.
@@ -85,6 +87,9 @@ pub enum Refusal {
     /// Its vCPUs stand still.
     #[error("the VM is paused; vm.resume lets it go on")]
     Paused,
+    /// It starts afresh.
+    #[error("the VM is being rebooted; try again when it runs")]
+    Rebooting,
     /// A worker takes it apart.
     #[error("the VM is being shut down; try again when that has been answered")]
     Stopping,
@@ -103,15 +108,16 @@ impl Standing {
             [Effect::Act, Effect::Configure, Effect::Cancel, Effect::Join].map(Ok);
         let (no, taken) = (Err(self.refusal()), Err(Refusal::Exists));
         match self {
-            //                 create boot devices interrupts reboot pause resume shutdown delete
-            Self::None     => [act,   no,  no,     no,        no,    no,   no,    no,      no],
-            Self::Created  => [taken, act, config, no,        no,    no,   no,    no,      act],
-            Self::Starting => [taken, no,  no,     no,        no,    no,   no,    cancel,  cancel],
-            Self::Running  => [taken, no,  act,    act,       act,   act,  no,    act,     act],
-            Self::Pausing  => [taken, no,  act,    act,       no,    no,   no,    cancel,  cancel],
-            Self::Paused   => [taken, no,  act,    act,       act,   no,   act,   act,     act],
-            Self::Stopping => [no,    no,  no,     no,        no,    no,   no,    no,      join],
-            Self::Shutdown => [taken, act, config, no,        no,    no,   no,    no,      act],
+            //                  create boot devices interrupts reboot pause resume shutdown delete
+            Self::None      => [act,   no,  no,     no,        no,    no,   no,    no,      no],
+            Self::Created   => [taken, act, config, no,        no,    no,   no,    no,      act],
+            Self::Starting  => [taken, no,  no,     no,        no,    no,   no,    cancel,  cancel],
+            Self::Running   => [taken, no,  act,    act,       act,   act,  no,    act,     act],
+            Self::Pausing   => [taken, no,  act,    act,       no,    no,   no,    cancel,  cancel],
+            Self::Paused    => [taken, no,  act,    act,       act,   no,   act,   act,     act],
+            Self::Rebooting => [taken, no,  act,    act,       no,    no,   no,    cancel,  cancel],
+            Self::Stopping  => [no,    no,  no,     no,        no,    no,   no,    no,      join],
+            Self::Shutdown  => [taken, act, config, no,        no,    no,   no,    no,      act],
         }
     }
 
@@ -124,6 +130,7 @@ impl Standing {
             Self::Running => Refusal::Running,
             Self::Pausing => Refusal::Pausing,
             Self::Paused => Refusal::Paused,
+            Self::Rebooting => Refusal::Rebooting,
             Self::Stopping => Refusal::Stopping,
         }
     }
@@ -140,6 +147,7 @@ impl Refusal {
             Self::Running => (Status::BadRequest, code::VM_RUNNING),
             Self::Pausing => (Status::Busy, code::VM_PAUSING),
             Self::Paused => (Status::BadRequest, code::VM_PAUSED),
+            Self::Rebooting => (Status::Busy, code::VM_REBOOTING),
             Self::Stopping => (Status::Busy, code::VM_STOPPING),
         }
     }
@@ -167,13 +175,14 @@ mod tests {
         Verb::Shutdown,
         Verb::Delete,
     ];
-    const ALL: [Standing; 8] = [
+    const ALL: [Standing; 9] = [
         Standing::None,
         Standing::Created,
         Standing::Starting,
         Standing::Running,
         Standing::Pausing,
         Standing::Paused,
+        Standing::Rebooting,
         Standing::Stopping,
         Standing::Shutdown,
     ];

@@ -98,22 +98,16 @@ impl Gate {
     pub(super) fn left(&self) -> Held {
         let mut state = self.state();
         state.inside -= 1;
-        let held = state.held();
-        drop(state);
-        self.changed.notify_all();
-        held
+        state.held()
     }
 
+    /// Lets the threads in for the next opening; none is inside.
     pub(super) fn open(&self, entry: Entry) {
         let mut state = self.state();
         state.phase = Phase::Open(entry);
         state.opening += 1;
         drop(state);
         self.changed.notify_all();
-    }
-
-    pub(super) fn close(&self) {
-        self.state().phase = Phase::Closed;
     }
 
     /// Calls the threads out of an open gate; they can go on later.
@@ -136,12 +130,6 @@ impl Gate {
     pub(super) fn end(&self) {
         self.state().phase = Phase::Ended;
         self.changed.notify_all();
-    }
-
-    /// Returns when no thread is inside.
-    pub(super) fn await_parked(&self) {
-        let waited = self.changed.wait_while(self.state(), |state| state.inside > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

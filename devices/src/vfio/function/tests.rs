@@ -157,8 +157,9 @@ fn reset_that_fails_is_told_and_leaves_the_function_quiet() {
     let scene = scene();
     let [step] = &steps(&[Arc::clone(&scene.function)])[..] else { panic!() };
 
+    step.quiesce().unwrap();
     // A file has no such ioctl.
-    let error = step.run().unwrap_err();
+    let error = step.reset().unwrap_err();
 
     assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
     let mut data = [0; 4];
@@ -178,7 +179,9 @@ fn function_without_a_reset_is_quiet_all_the_same_and_says_why() {
     let scene = scene_with(Means::Nothing("no way".to_owned()));
     assert_eq!(methods(&[&scene.function]), [Method::Nothing("no way".to_owned())]);
 
-    let error = steps(&[Arc::clone(&scene.function)])[0].run().unwrap_err();
+    let [step] = &steps(&[Arc::clone(&scene.function)])[..] else { panic!() };
+    step.quiesce().unwrap();
+    let error = step.reset().unwrap_err();
 
     assert_eq!(error.to_string(), "no way");
     assert!(!scene.memory.read(ADDRESS, &mut [0]), "its BAR is still there");

@@ -91,7 +91,8 @@ fn guest_that_resets_in_its_last_moment_starts_afresh_at_the_resume() {
 
         scene.does(Request::Resume);
 
-        assert_eq!(state(&scene.vmm), Some(VmState::Running));
+        assert!(stands(&scene.vmm, Standing::Rebooting));
+        scene.until(|vmm| stands(vmm, Standing::Running));
         scene.guest_runs();
         assert_eq!(scene.vmm.over(), ControlFlow::Continue(None));
     }

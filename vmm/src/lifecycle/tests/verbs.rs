@@ -38,15 +38,18 @@ fn request(verb: Verb) -> Request {
 fn standing(standing: Standing) -> Option<Scene> {
     let mut scene = match standing {
         Standing::None | Standing::Created | Standing::Starting => scene()?,
-        Standing::Running | Standing::Pausing | Standing::Stopping | Standing::Shutdown => {
-            running()?
-        }
+        Standing::Running
+        | Standing::Pausing
+        | Standing::Rebooting
+        | Standing::Stopping
+        | Standing::Shutdown => running()?,
         Standing::Paused => paused()?,
     };
     match standing {
         Standing::None => scene.does(Request::Delete),
         Standing::Starting => drop(scene.ask(Request::Boot)),
         Standing::Pausing => drop(scene.ask(Request::Pause)),
+        Standing::Rebooting => drop(scene.ask(Request::Reboot)),
         Standing::Stopping => drop(scene.ask(Request::Shutdown)),
         Standing::Shutdown => scene.stop(Request::Shutdown),
         Standing::Created | Standing::Running | Standing::Paused => {}
@@ -66,6 +69,7 @@ fn refusal(answer: &Receiver<Answer>) -> Option<(Status, &'static str)> {
         code::VM_RUNNING,
         code::VM_PAUSING,
         code::VM_PAUSED,
+        code::VM_REBOOTING,
         code::VM_STOPPING,
     ];
     stages.contains(&fault.code).then_some((fault.status, fault.code))
@@ -98,6 +102,7 @@ rows! {
     verbs_of_a_vm_that_is_running: Running;
     verbs_of_a_vm_that_is_pausing: Pausing;
     verbs_of_a_vm_that_is_paused: Paused;
+    verbs_of_a_vm_that_is_rebooting: Rebooting;
     verbs_of_a_vm_that_is_stopping: Stopping;
     verbs_of_a_vm_that_is_shut_down: Shutdown;
 }

@@ -1,0 +1,72 @@
+//! Every function to its state at power-on, when the guest starts afresh: all at
+//! once on workers, for each may take 100 ms. RAM stays pinned.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use devices::vfio::resets::{self, Step};
+
+use super::{Bay, Device, Finished, Stage};
+use crate::config::device::DeviceId;
+use crate::events::Poster;
+
+/// Whom a guest that starts afresh has to wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restless {
+    /// They may still write memory: each until [`Finished::Quiet`], [`Finished::Reset`]
+    /// or [`Finished::Gone`].
+    pub writing: BTreeSet<DeviceId>,
+    /// They are being reset: each until [`Finished::Reset`].
+    pub resetting: BTreeSet<DeviceId>,
+}
+
+impl Bay {
+    /// Begins to reset every function that the guest has. The vCPUs stand still.
+    pub fn reset(&mut self) -> Restless {
+        let functions = self.devices.values().filter_map(Device::function).map(Arc::clone);
+        let steps = resets::steps(&functions.collect::<Vec<_>>());
+        let present = self.devices.iter().filter(|(_, device)| device.function().is_some());
+        let resetting: BTreeSet<_> = present.map(|(id, _)| id.clone()).collect();
+        let leaving = self.devices.iter().filter(|(_, d)| matches!(d.stage, Stage::Leaving(_)));
+        let writing = leaving.map(|(id, _)| id.clone()).chain(resetting.clone()).collect();
+        steps.into_iter().for_each(|step| self.begin_step(&Arc::new(step)));
+        self.slots.reset();
+        // Who has been asked for is asked for again, in the new boot.
+        for device in self.devices.values() {
+            if let Stage::Removing(..) = device.stage {
+                self.slots.remove(device.slot.number());
+            }
+        }
+        Restless { writing, resetting }
+    }
+
+    /// Remembers how long the reset of a device took, for clients to see.
+    pub fn was_reset(&mut self, id: &DeviceId, took: Duration) {
+        if let Some(device) = self.devices.get_mut(id) {
+            device.reset_took = Some(took);
+        }
+    }
+
+    fn begin_step(&mut self, step: &Arc<Step>) {
+        let names = step.names();
+        let whose = self.devices.iter().filter(|(_, d)| names.contains(&d.function.name()));
+        let ids: Vec<DeviceId> = whose.map(|(id, _)| id.clone()).collect();
+        let (of, on_worker, finished) = (ids.clone(), Arc::clone(step), self.finished.clone());
+        if let Err(error) = self.workers.start(move || run(&on_worker, of, &finished)) {
+            log::error!("devices are reset on the event loop: {error}");
+            run(step, ids, &self.finished);
+        }
+    }
+}
+
+/// Each function keeps what it came to, and says so.
+fn run(step: &Step, ids: Vec<DeviceId>, finished: &Poster<Finished>) {
+    let begun = Instant::now();
+    // If one is not quiet, the reset itself may yet make it so.
+    if step.quiesce().is_ok() {
+        finished.post(Finished::Quiet(ids.clone()));
+    }
+    let _ = step.reset();
+    finished.post(Finished::Reset(ids, begun.elapsed()));
+}

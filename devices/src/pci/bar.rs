@@ -113,7 +113,9 @@ impl Bars {
     /// Guest writes the whole of register `index`.
     pub fn write(&mut self, index: usize, value: u32) {
         let upper = self.bar(index).is_none();
-        let target = if upper { index.checked_sub(1) } else { Some(index) };
+        // The ROM's register is nobody's upper half.
+        let below = index.checked_sub(1).filter(|_| index < ROM);
+        let target = if upper { below } else { Some(index) };
         let Some(Some(bar)) = target.and_then(|index| self.bars.get_mut(index)) else { return };
         if upper && matches!(bar.kind, Kind::Memory64 { .. }) {
             bar.address = (u64::from(value) << 32 | u64::from(low(bar.address))) & bar.mask();

@@ -18,7 +18,7 @@ use crate::pci::config::{
     self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY,
 };
 use crate::vfio::bars::{Bar, GuestSpaces, Placements, trapped};
-use crate::vfio::config::{Config, Field, Piece};
+use crate::vfio::config::{Config, Field, Location, Piece};
 use crate::vfio::health::Health;
 use crate::vfio::host::HostFunction;
 use crate::vfio::interrupts::{Abilities, Choices, Interrupts};
@@ -88,30 +88,35 @@ impl Opened {
         function: &HostFunction,
         bell: Arc<EventFd>,
     ) -> io::Result<Self> {
-        let name = function.name().to_owned();
-        let device = Arc::new(Device::new(group.group().device(&name)?)?);
+        let device = Device::new(Box::new(group.group().device(function.name())?))?;
+        Self::read(device, group, (function.name(), &function.reset_methods()), bell)
+    }
+
+    /// Takes `device` for a function of a group that does not exist.
+    ///
+    /// # Errors
+    /// As [`Opened::new`].
+    #[cfg(feature = "fuzzing")]
+    pub fn fake(device: Device, bell: Arc<EventFd>) -> io::Result<Self> {
+        Self::read(device, crate::vfio::iommu::fake(0), ("0000:00:00.0", &[]), bell)
+    }
+
+    /// Reads what an open function says of itself; sysfs adds its name and the ways
+    /// to reset it.
+    fn read(
+        device: Device,
+        group: Arc<Attachment>,
+        (name, resets): (&str, &[String]),
+        bell: Arc<EventFd>,
+    ) -> io::Result<Self> {
+        let device = Arc::new(device);
         let about = About {
-            means: Means::of(&device, &function.reset_methods()),
+            means: Means::of(&device, resets),
             notices: Arc::new(Notices::listen(&device)?),
             health: Arc::new(Health::new(bell)),
-            name,
+            name: name.to_owned(),
         };
-        let express = config::EXPRESS_SIZE as u64;
-        let size = if device.config_size() >= express { express } else { 0x100 };
-        let mut image = vec![0; usize::try_from(size).unwrap_or(config::CONVENTIONAL_SIZE)];
-        device.read_config(0, &mut image)?;
-        let config = Config::new(image);
-        if let Some(layout) = config.msix() {
-            let parts =
-                [(layout.table, layout.table_size()), (layout.pending, layout.pending_size())];
-            for (at, bytes) in parts {
-                let size = device.region(at.bar).map_or(0, |region| region.size);
-                if at.offset.saturating_add(bytes) > size {
-                    let what = "its MSI-X table lies outside its BAR";
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-                }
-            }
-        }
+        let config = configuration(&device)?;
         Ok(Self { device, config, group, about })
     }
 
@@ -149,6 +154,31 @@ impl Opened {
         let registers = Registers { placements, bars, config, command: 0, powered: true };
         Passthrough { registers: Mutex::new(registers), interrupts, device, group, about }
     }
+}
+
+/// What the device says of itself, unless it contradicts itself.
+fn configuration(device: &Device) -> io::Result<Config> {
+    let express = config::EXPRESS_SIZE as u64;
+    let size = if device.config_size() >= express { express } else { 0x100 };
+    let mut image = vec![0; usize::try_from(size).unwrap_or(config::CONVENTIONAL_SIZE)];
+    device.read_config(0, &mut image)?;
+    let config = Config::new(image);
+    if let Some(layout) = config.msix() {
+        check_inside(device, layout.table, layout.table_size())?;
+        check_inside(device, layout.pending, layout.pending_size())?;
+    }
+    Ok(config)
+}
+
+/// MSI-X is in BARs only: two of the eight numbers that its registers could give
+/// are reserved (PCI 3.0, 6.8.2.4), and are other regions to VFIO.
+fn check_inside(device: &Device, at: Location, bytes: u64) -> io::Result<()> {
+    let region = device.region(at.bar).filter(|_| at.bar < bar::ROM);
+    let end = at.offset.saturating_add(bytes);
+    if region.is_some_and(|region| end <= region.size) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "its MSI-X table lies outside its BAR"))
 }
 
 /// Kind and size of BAR `index`, if the device has it.

@@ -296,7 +296,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A group of no device, for tests of what holds one.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fake(number: u32) -> Arc<Attachment> {
     struct Nobody;
     impl GroupWatch for Nobody {

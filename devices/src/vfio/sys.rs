@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod dma;
+pub mod file;
 pub mod group;
 pub mod mmap;
 pub mod region;

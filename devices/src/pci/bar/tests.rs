@@ -100,3 +100,15 @@ fn reset_unplaces_every_bar() {
 
     assert_eq!(bars.read(0), 0);
 }
+
+#[test]
+fn register_of_the_rom_is_no_upper_half_of_the_last_bar() {
+    let mut bars = one(5, PREFETCH, 0x1000);
+    bars.write(5, 0xc010_0000);
+
+    bars.write(ROM, 0x10);
+
+    assert_eq!(bars.read(5), 0xc010_000c);
+    let placed = bars.placements(COMMAND_MEMORY, &apertures())[5];
+    assert_eq!(placed.map(|placed| placed.base), Some(0xc010_0000));
+}

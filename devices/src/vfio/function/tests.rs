@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::*;
 use crate::memory::{Backing, Window, Windows};
 use crate::pci::bar::Apertures;
+use crate::pci::capability::MSIX;
 use crate::space::Space;
 use crate::vfio::health::{Condition, News};
 use crate::vfio::interrupts::testing::NoVectors;
@@ -186,4 +187,39 @@ fn function_without_a_reset_is_quiet_all_the_same_and_says_why() {
     assert_eq!(error.to_string(), "no way");
     assert!(!scene.memory.read(ADDRESS, &mut [0]), "its BAR is still there");
     assert_eq!(scene.news(), [News::ResetFailed("no way".to_owned())]);
+}
+
+/// A function with an MSI-X table of two vectors in `bar`, where each BAR, and the
+/// ROM, has 4 KiB.
+fn with_table(bar: u8, offset: u16) -> io::Result<Config> {
+    let mut image = [0; 256];
+    image[usize::from(config::STATUS)] = 0x10;
+    image[usize::from(config::CAPABILITIES)] = 0x40;
+    image[0x40..0x44].copy_from_slice(&[MSIX, 0, 1, 0]);
+    let [low, high] = offset.to_le_bytes();
+    image[0x44..0x48].copy_from_slice(&[low | bar, high, 0, 0]);
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&image, 0).unwrap();
+    let region = |size, offset| Region { size, offset, flags: 0, mappable: Vec::new() };
+    let mut regions = vec![region(BAR_BYTES, CONFIG_BYTES); 7];
+    regions.push(region(CONFIG_BYTES, 0));
+    configuration(&Device::fake(file, regions))
+}
+
+#[test]
+fn table_inside_a_bar_is_taken() {
+    assert_eq!(with_table(5, 0xfe0).unwrap().msix().map(|layout| layout.count), Some(2));
+}
+
+#[test]
+fn table_past_its_bar_is_refused() {
+    assert_eq!(with_table(5, 0xfe8).err().unwrap().kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn table_in_a_reserved_bar_is_refused_though_vfio_has_such_a_region() {
+    for reserved in [6, 7] {
+        let refused = with_table(reserved, 0).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData, "{reserved}");
+    }
 }

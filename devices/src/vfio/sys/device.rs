@@ -2,10 +2,8 @@
 
 mod reset;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 
 use vfio_bindings::bindings::vfio::{
     VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET, VFIO_IRQ_INFO_NORESIZE,
@@ -15,11 +13,11 @@ use vfio_bindings::bindings::vfio::{
     VFIO_PCI_REQ_IRQ_INDEX, VFIO_PCI_ROM_REGION_INDEX, vfio_device_info, vfio_irq_info,
 };
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ptr};
 
+use super::file::DeviceFile;
 use super::mmap::Mmap;
 use super::region::Region;
-use super::{check, request, size_of};
+use super::size_of;
 use crate::vfio::counters::Counters;
 
 pub use self::reset::Affected;
@@ -58,7 +56,7 @@ pub enum Notice {
 /// A function opened through its group.
 #[derive(Debug)]
 pub struct Device {
-    file: File,
+    file: Box<dyn DeviceFile>,
     regions: Vec<Region>,
     resettable: bool,
     /// New MSI-X vectors can be added while others are live (Linux 6.5 and up).
@@ -70,15 +68,14 @@ pub struct Device {
 
 impl Device {
     /// Reads what the kernel says of an open function.
-    pub fn new(file: File) -> io::Result<Self> {
-        let argsz = size_of::<vfio_device_info>();
-        let mut info = vfio_device_info { argsz, ..Default::default() };
-        // SAFETY: the structure is of the size it names, and outlives the call.
-        check(unsafe { ioctl_with_mut_ref(&file, request(GET_INFO), &mut info) })?;
-        if info.flags & VFIO_DEVICE_FLAGS_PCI == 0 || info.num_regions < REGIONS {
+    pub fn new(file: Box<dyn DeviceFile>) -> io::Result<Self> {
+        let mut info = [size_of::<vfio_device_info>(), 0, 0, 0, 0, 0];
+        file.call(GET_INFO, &mut info)?;
+        let [_argsz, flags, regions, ..] = info;
+        if flags & VFIO_DEVICE_FLAGS_PCI == 0 || regions < REGIONS {
             return Err(io::Error::other("the device is no PCI function"));
         }
-        let region = |index| match Region::query(&file, index) {
+        let region = |index| match Region::query(file.as_ref(), index) {
             // The kernel has no VGA region, say; the indices after it stay where they are.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Region::default()),
             other => other,
@@ -87,15 +84,15 @@ impl Device {
         let mut device = Self {
             file,
             regions,
-            resettable: info.flags & VFIO_DEVICE_FLAGS_RESET != 0,
+            resettable: flags & VFIO_DEVICE_FLAGS_RESET != 0,
             msix_grows: false,
             counts: [0; 3],
             counters: Counters::default(),
         };
         for index in [Index::Intx, Index::Msi, Index::Msix] {
-            let info = device.irq_info(index.number())?;
-            device.counts[index.position()] = info.count;
-            device.msix_grows = info.flags & VFIO_IRQ_INFO_NORESIZE == 0;
+            let (flags, count) = device.irq_info(index.number())?;
+            device.counts[index.position()] = count;
+            device.msix_grows = flags & VFIO_IRQ_INFO_NORESIZE == 0;
         }
         Ok(device)
     }
@@ -140,18 +137,18 @@ impl Device {
     /// Reads `data.len()` bytes at `offset` of region `index`.
     pub fn read(&self, index: usize, offset: u64, data: &mut [u8]) -> io::Result<()> {
         let at = self.position(index, offset, data.len())?;
-        self.file.read_exact_at(data, at)
+        self.file.read_at(at, data)
     }
 
     /// Writes `data` at `offset` of region `index`.
     pub fn write(&self, index: usize, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = self.position(index, offset, data.len())?;
-        self.file.write_all_at(data, at)
+        self.file.write_at(at, data)
     }
 
     /// Maps part of a region that the kernel lets us map.
     pub fn map(&self, region: &Region, offset: u64, size: u64) -> io::Result<Mmap> {
-        Mmap::new(&self.file, region.offset + offset, size, region.protection())
+        self.file.map(region.offset + offset, size, region.protection())
     }
 
     /// Wires vectors `start..` of `index` to eventfds; `None` takes one off and
@@ -186,7 +183,7 @@ impl Device {
         match self.irq_info(index) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
             Err(error) => return Err(error),
-            Ok(info) if info.count == 0 => return Ok(false),
+            Ok((_, 0)) => return Ok(false),
             Ok(_) => {}
         }
         let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
@@ -194,12 +191,12 @@ impl Device {
         self.raw_set_irqs(&[0, flags, index, 0, 1, fd]).map(|()| true)
     }
 
-    fn irq_info(&self, index: u32) -> io::Result<vfio_irq_info> {
-        let argsz = size_of::<vfio_irq_info>();
-        let mut info = vfio_irq_info { argsz, flags: 0, index, count: 0 };
-        // SAFETY: the structure is of the size it names, and outlives the call.
-        check(unsafe { ioctl_with_mut_ref(&self.file, request(GET_IRQ_INFO), &mut info) })?;
-        Ok(info)
+    /// Flags of an index, and how many vectors it has.
+    fn irq_info(&self, index: u32) -> io::Result<(u32, u32)> {
+        let mut info = [size_of::<vfio_irq_info>(), 0, index, 0];
+        self.file.call(GET_IRQ_INFO, &mut info)?;
+        let [_argsz, flags, _index, count] = info;
+        Ok((flags, count))
     }
 
     fn set_irqs(
@@ -222,8 +219,7 @@ impl Device {
         self.counters.set_irqs.bump();
         let mut set = set.to_vec();
         set[0] = u32::try_from(set.len() * 4).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: the buffer has the length that its first field names; the kernel reads it.
-        match check(unsafe { ioctl_with_ptr(&self.file, request(SET_IRQS), set.as_ptr()) })? {
+        match self.file.call(SET_IRQS, &mut set)? {
             0 => Ok(()),
             // How many vectors there would have been instead; none has been allocated.
             1.. | ..0 => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
@@ -271,6 +267,8 @@ impl Notice {
 /// works on it.
 #[cfg(test)]
 pub(crate) mod fake {
+    use std::fs::File;
+
     use super::*;
 
     impl Device {
@@ -278,7 +276,7 @@ pub(crate) mod fake {
         pub(crate) fn fake(file: File, mut regions: Vec<Region>) -> Self {
             regions.resize(CONFIG_REGION + 1, Region::default());
             let (resettable, msix_grows, counts) = (true, true, [0; 3]);
-            let counters = Counters::default();
+            let (file, counters) = (Box::new(file), Counters::default());
             Self { file, regions, resettable, msix_grows, counts, counters }
         }
     }

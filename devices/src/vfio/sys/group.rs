@@ -45,7 +45,7 @@ impl Group {
     }
 
     /// A file on which no ioctl works.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn fake() -> Self {
         Self(File::open("/dev/null").expect("there is always /dev/null"))
     }

@@ -1,7 +1,6 @@
 //! What a region is: the kernel's description of a BAR, the ROM or
 //! configuration space, with its capability chain.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 
@@ -9,9 +8,9 @@ use vfio_bindings::bindings::vfio::{
     VFIO_REGION_INFO_CAP_SPARSE_MMAP, VFIO_REGION_INFO_FLAG_CAPS, VFIO_REGION_INFO_FLAG_MMAP,
     VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO_FLAG_WRITE, vfio_region_info,
 };
-use vmm_sys_util::ioctl::ioctl_with_mut_ptr;
 
-use super::{check, request, size_of};
+use super::file::DeviceFile;
+use super::size_of;
 
 const GET_REGION_INFO: u32 = 8;
 /// No description is longer: the sparse list has a handful of areas.
@@ -34,13 +33,16 @@ pub struct Region {
 
 impl Region {
     /// Asks for region `index`.
-    pub fn query(device: &File, index: u32) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidData` when the region is past the end of any file.
+    pub fn query(device: &dyn DeviceFile, index: u32) -> io::Result<Self> {
         let mut bytes = Info::query(device, index, size_of::<vfio_region_info>())?;
         let wanted = bytes.u32(ARGSZ);
         if wanted > size_of::<vfio_region_info>() && wanted <= MOST_BYTES {
             bytes = Info::query(device, index, wanted)?;
         }
-        Ok(bytes.region())
+        bytes.region()
     }
 
     /// Whether the guest may read it.
@@ -69,40 +71,40 @@ const CAP_OFFSET: usize = 12;
 const SIZE: usize = 16;
 const OFFSET: usize = 24;
 
-/// The kernel's answer as bytes, aligned as the structure is.
-struct Info(Vec<u64>);
+/// The kernel's answer as words.
+struct Info(Vec<u32>);
 
 impl Info {
-    fn query(device: &File, index: u32, argsz: u32) -> io::Result<Self> {
-        let words = usize::try_from(argsz.div_ceil(8)).unwrap_or(0);
+    fn query(device: &dyn DeviceFile, index: u32, argsz: u32) -> io::Result<Self> {
+        let words = usize::try_from(argsz.div_ceil(4)).unwrap_or(0);
         let mut info = Self(vec![0; words]);
-        info.0[ARGSZ / 8] = u64::from(argsz);
-        info.0[INDEX / 8] = u64::from(index);
-        let at = info.0.as_mut_ptr();
-        // SAFETY: the buffer has the `argsz` bytes that its first field names, and is
-        // aligned for every field of the structure.
-        check(unsafe { ioctl_with_mut_ptr(device, request(GET_REGION_INFO), at) })?;
+        info.0[ARGSZ / 4] = argsz;
+        info.0[INDEX / 4] = index;
+        device.call(GET_REGION_INFO, &mut info.0)?;
         Ok(info)
     }
 
     fn u32(&self, at: usize) -> u32 {
-        let word = self.0.get(at / 8).copied().unwrap_or(0).to_ne_bytes();
-        let half = at % 8;
-        u32::from_ne_bytes([word[half], word[half + 1], word[half + 2], word[half + 3]])
+        self.0.get(at / 4).copied().unwrap_or(0)
     }
 
     fn u64(&self, at: usize) -> u64 {
-        self.0.get(at / 8).copied().unwrap_or(0)
+        u64::from(self.u32(at)) | u64::from(self.u32(at + 4)) << 32
     }
 
-    fn region(&self) -> Region {
-        let (flags, size) = (self.u32(FLAGS), self.u64(SIZE));
+    fn region(&self) -> io::Result<Region> {
+        let (flags, size, offset) = (self.u32(FLAGS), self.u64(SIZE), self.u64(OFFSET));
+        // Positions in a file are signed. Everything that adds to an offset leans on this.
+        if size > 0 && offset.checked_add(size).is_none_or(|end| i64::try_from(end).is_err()) {
+            let what = format!("its region of {size:#x} bytes at {offset:#x} is in no file");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         let mut mappable = Vec::new();
         if flags & VFIO_REGION_INFO_FLAG_MMAP != 0 && size > 0 {
             mappable = self.sparse_areas().unwrap_or_else(|| vec![0..size]);
             mappable.retain(|area| area.start < area.end && area.end <= size);
         }
-        Region { size, offset: self.u64(OFFSET), flags, mappable }
+        Ok(Region { size, offset, flags, mappable })
     }
 
     /// The areas of the sparse-map capability, if the chain has one.
@@ -110,7 +112,7 @@ impl Info {
         if self.u32(FLAGS) & VFIO_REGION_INFO_FLAG_CAPS == 0 {
             return None;
         }
-        let bytes = self.0.len() * 8;
+        let bytes = self.0.len() * 4;
         let mut at = usize::try_from(self.u32(CAP_OFFSET)).ok()?;
         for _ in 0..bytes / CAPABILITY_HEADER {
             if at == 0 || at % 8 != 0 || at + CAPABILITY_HEADER > bytes {
@@ -127,7 +129,7 @@ impl Info {
 
     /// Count, reserved, then pairs of offset and size.
     fn areas_at(&self, at: usize) -> Vec<Range<u64>> {
-        let room = (self.0.len() * 8).saturating_sub(at + 8) / 16;
+        let room = (self.0.len() * 4).saturating_sub(at + 8) / 16;
         let count = usize::try_from(self.u32(at)).unwrap_or(0).min(room);
         let area = |index: usize| {
             let (offset, size) = (self.u64(at + 8 + index * 16), self.u64(at + 16 + index * 16));
@@ -146,49 +148,49 @@ mod tests {
     /// A description with one sparse-map capability of two areas.
     fn sparse(next: u32) -> Info {
         let flags = VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
-        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        Info(vec![
-            pair(96, flags),
-            pair(0, 32),
-            0x1_0000,
-            0,
-            pair(VFIO_REGION_INFO_CAP_SPARSE_MMAP, next),
-            pair(2, 0),
-            0,
-            0x1000,
-            0x3000,
-            0xd000,
-            0,
-            0,
-        ])
+        let head = vec![96, flags, 0, 32, 0x1_0000, 0, 0, 0];
+        let sparse = vec![VFIO_REGION_INFO_CAP_SPARSE_MMAP, next, 2, 0];
+        let areas = vec![0, 0, 0x1000, 0, 0x3000, 0, 0xd000, 0, 0, 0, 0, 0];
+        Info([head, sparse, areas].concat())
     }
 
     #[test]
     fn sparse_areas_are_the_mappable_ones() {
-        assert_eq!(sparse(0).region().mappable, [0..0x1000, 0x3000..0x1_0000]);
+        assert_eq!(sparse(0).region().unwrap().mappable, [0..0x1000, 0x3000..0x1_0000]);
     }
 
     #[test]
     fn areas_past_the_region_are_dropped() {
         let mut info = sparse(0);
-        info.0[9] = u64::MAX;
+        (info.0[18], info.0[19]) = (u32::MAX, u32::MAX);
 
-        assert_eq!(info.region().mappable, [0..0x1000]);
+        assert_eq!(info.region().unwrap().mappable, [0..0x1000]);
+    }
+
+    #[test]
+    fn region_past_the_end_of_any_file_is_refused() {
+        let mut info = sparse(0);
+        info.0[7] = 1 << 31;
+        assert_eq!(info.region().unwrap_err().kind(), io::ErrorKind::InvalidData);
+
+        (info.0[4], info.0[5]) = (u32::MAX, u32::MAX);
+        info.0[7] = 0;
+        assert_eq!(info.region().unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
     fn looping_chain_ends() {
         let mut info = sparse(32);
-        info.0[4] = u64::from(VFIO_REGION_INFO_CAP_MSIX_MAPPABLE) | 32 << 32;
+        (info.0[8], info.0[9]) = (VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, 32);
 
-        assert_eq!(info.region().mappable, [0..0x1_0000]);
+        assert_eq!(info.region().unwrap().mappable, [0..0x1_0000]);
     }
 
     #[test]
     fn region_without_capabilities_is_mappable_whole() {
         let mut info = sparse(0);
-        info.0[0] = u64::from(VFIO_REGION_INFO_FLAG_MMAP) << 32;
+        info.0[1] = VFIO_REGION_INFO_FLAG_MMAP;
 
-        assert_eq!(info.region().mappable, [0..0x1_0000]);
+        assert_eq!(info.region().unwrap().mappable, [0..0x1_0000]);
     }
 }

@@ -4,11 +4,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_ptr};
-
 use super::Device;
 use crate::vfio::sys::group::Group;
-use crate::vfio::sys::{check, request};
 
 const RESET: u32 = 11;
 const GET_HOT_RESET_INFO: u32 = 12;
@@ -39,9 +36,7 @@ impl Device {
     /// Resets the function, by whatever way the kernel has for it alone. MSI-X
     /// stays enabled across it: take interrupts down first.
     pub fn reset(&self) -> io::Result<()> {
-        // SAFETY: the request takes no argument.
-        check(unsafe { ioctl(&self.file, request(RESET)) })?;
-        Ok(())
+        self.file.call(RESET, &mut []).map(drop)
     }
 
     /// The functions that a hot reset would hit, this one among them.
@@ -68,18 +63,12 @@ impl Device {
         let mut set = vec![0, 0, count];
         set.extend(groups.iter().map(|group| group.as_raw_fd().cast_unsigned()));
         set[0] = bytes(&set)?;
-        // SAFETY: the buffer has the length that its first field names; the kernel reads it.
-        check(unsafe { ioctl_with_ptr(&self.file, request(HOT_RESET), set.as_ptr()) })?;
-        Ok(())
+        self.file.call(HOT_RESET, &mut set).map(drop)
     }
 
     fn hot_reset_info(&self, info: &mut [u32]) -> io::Result<()> {
         info[0] = bytes(info)?;
-        let at = info.as_mut_ptr();
-        // SAFETY: the buffer has the bytes that its first field names, aligned for the
-        // 32-bit fields that the structure consists of.
-        check(unsafe { ioctl_with_mut_ptr(&self.file, request(GET_HOT_RESET_INFO), at) })?;
-        Ok(())
+        self.file.call(GET_HOT_RESET_INFO, info).map(drop)
     }
 }
 

@@ -117,7 +117,8 @@ impl Msi {
         let before = self.routes();
         let was_enabled = self.enabled;
         self.load(&image);
-        let touched = |at: usize| (offset..offset + data.len()).contains(&at);
+        // A byte of a register is a write to it, too.
+        let touched = |at: usize| offset < at + 2 && at < offset + data.len();
         // An address alone is staged, so that nobody hears a mix of old and new.
         if !was_enabled || touched(layout.data) || touched(CONTROL) {
             self.latched = self.written;

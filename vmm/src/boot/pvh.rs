@@ -42,6 +42,10 @@ pub(super) fn load(
     let PvhBootCapability::PvhEntryPresent(start) = loaded.pvh_boot_cap else {
         return Err(not_a_kernel(path, &"this ELF file has no PVH entry (CONFIG_PVH)"));
     };
+    if start.0 >= needed {
+        let reason = format!("its PVH entry {:#x} lies outside of its segments", start.0);
+        return Err(not_a_kernel(path, &reason));
+    }
     let initramfs = match &payload.initramfs {
         Some(path) => Some(initramfs::load(memory, path, needed, u64::from(u32::MAX))?),
         None => None,

@@ -187,3 +187,14 @@ fn elf_kernel_that_ends_past_the_memory_is_refused() {
 
     assert!(message.ends_with("needs 70 MiB, there are 64 MiB below 3 GiB"), "{message}");
 }
+
+#[test]
+fn elf_kernel_with_an_entry_outside_of_its_segments_is_refused() {
+    let mut image = elf(24 * MIB);
+    image[400..404].copy_from_slice(&0x180_0000_u32.to_le_bytes());
+    let kernel = file(&image);
+
+    let message = message(&memory(64 * MIB), &payload(kernel.path(), None));
+
+    assert!(message.ends_with("its PVH entry 0x1800000 lies outside of its segments"), "{message}");
+}

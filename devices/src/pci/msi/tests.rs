@@ -97,3 +97,11 @@ fn read_only_bits_stay_and_accesses_past_the_end_are_harmless() {
     let enabled = CONTROL_WORD | ENABLE | 2 << MULTIPLE_ENABLE_SHIFT;
     assert_eq!(u16::from_le_bytes(data), enabled);
 }
+
+#[test]
+fn high_byte_of_the_data_alone_completes_a_message() {
+    let mut msi = programmed();
+    msi.write(2, &ENABLE.to_le_bytes());
+
+    assert_eq!(msi.write(13, &[0x71]), [to(0, 0x7150)]);
+}

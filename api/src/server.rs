@@ -22,6 +22,8 @@ pub use self::address::{Address, BindError};
 use self::clients::Clients;
 use self::door::Door;
 use self::finished::Finished;
+#[cfg(feature = "fuzzing")]
+pub use self::lone::Lone;
 use crate::mailbox::Sender;
 
 mod address;
@@ -31,6 +33,8 @@ mod connection;
 mod door;
 mod finished;
 mod inherited;
+#[cfg(feature = "fuzzing")]
+mod lone;
 mod stream;
 
 /// A server that listens and does not serve yet.

@@ -44,7 +44,8 @@ struct Inner {
 }
 
 impl Stream {
-    fn new(socket: UnixStream) -> Self {
+    /// Serves the client at the other end of `socket`, which must not block.
+    pub(super) fn new(socket: UnixStream) -> Self {
         Self(Rc::new(Inner { socket, received: Cell::new(0) }))
     }
 

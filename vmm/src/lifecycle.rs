@@ -153,7 +153,12 @@ impl Vmm {
 
     /// What `verb` does now, unless the VM's stage refuses it.
     fn effect(&self, verb: Verb) -> Result<Effect, Refusal> {
-        let standing = self.vm.as_ref().map_or(Standing::None, |vm| vm.stage.standing());
+        let standing = match &self.vm {
+            // Nothing is begun any more.
+            _ if self.end.is_some() => Standing::Stopping,
+            Some(vm) => vm.stage.standing(),
+            None => Standing::None,
+        };
         standing.effect(verb)
     }
 

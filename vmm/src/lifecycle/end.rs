@@ -8,9 +8,10 @@ use api::mailbox::Reply;
 use super::{Stage, Vm, Vmm};
 
 /// How long a machine may take to be given back. A close resets a device, which
-/// takes 100 ms, and all are closed at once; RAM that is being pinned is given up
-/// within a piece of it. Service managers kill after 10 s at the soonest.
-const PATIENCE: Duration = Duration::from_secs(9);
+/// takes 100 ms, and all are closed at once; RAM is unpinned at some 10 GiB a
+/// second. Whoever has less patience kills, and loses nothing: what is missing then
+/// is the kernel's to give back in either case.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,6 +74,9 @@ fn process_without_a_machine_ends_at_once() {
 
     scene.does(Request::VmmShutdown);
 
+    // Both may have come at once.
+    let another = Request::Create(Box::default());
+    assert_eq!(scene.refuses(another), (503, code::VM_STOPPING));
     assert_eq!(scene.vmm.over(), ControlFlow::Break(Ending::Asked));
 }
 

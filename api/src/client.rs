@@ -101,6 +101,7 @@ impl Client {
             Request::VmmShutdown
             | Request::Create(_)
             | Request::Boot
+            | Request::CheckDevice(_)
             | Request::RemoveDevice(_)
             | Request::TestInterrupt(_)
             | Request::Shutdown

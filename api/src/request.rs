@@ -28,6 +28,8 @@ pub enum Request {
     Info,
     /// `vm.add-device`: hand a host device to the guest.
     AddDevice(AddDevice),
+    /// `vm.check-device`: would that be refused, and why?
+    CheckDevice(AddDevice),
     /// `vm.remove-device`: take it back, in agreement with the guest.
     RemoveDevice(RemoveDevice),
     /// `vm.shutdown`: stop the guest, keep the configuration.

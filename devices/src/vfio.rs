@@ -3,6 +3,7 @@
 //! ```text
 //! host      which function a path means, and whether it can be had (preflight)
 //! progress  how far a device has come on its way in, and whether to give up
+//! room      whether the guest has addresses enough for its BARs
 //! iommu     container and groups: guest RAM mapped while a group is attached
 //! sys       the kernel's interface: device fd, regions, interrupts (all unsafe)
 //! config    configuration space as the guest sees it (pure)
@@ -26,5 +27,6 @@ pub mod iommu;
 pub mod notices;
 pub mod progress;
 pub mod resets;
+pub mod room;
 pub mod sys;
 pub mod taken;

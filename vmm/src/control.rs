@@ -16,6 +16,7 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         // These keep the reply until it is done.
         Request::Boot => vmm.boot(Some(reply)),
         Request::AddDevice(body) => vmm.add_device(body, reply),
+        Request::CheckDevice(body) => vmm.check_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
         Request::Reboot => vmm.reboot(Some(reply)),
         Request::Pause => vmm.pause(reply),

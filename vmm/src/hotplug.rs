@@ -168,6 +168,20 @@ impl Bay {
         }
     }
 
+    /// Finds out whether [`Self::add`] would be refused; nothing is added.
+    pub fn check(&mut self, spec: DeviceSpec, reply: Reply) {
+        let asked = asked(spec.id.as_ref());
+        let plan = match self.reserve(spec) {
+            Ok(plan) => plan,
+            Err(error) => return reply.send(Err(error.fault(asked))),
+        };
+        let job = move || {
+            let checked = plan.preflight();
+            reply.send(checked.map(|()| Response::Done).map_err(|error| error.fault(asked)));
+        };
+        self.on_worker(job);
+    }
+
     /// Starts to add a device that the machine boots with.
     pub fn add_at_boot(&mut self, spec: DeviceSpec) -> Result<(), AddError> {
         let plan = self.reserve(spec)?;
@@ -283,7 +297,8 @@ impl Bay {
         let place = self.bus.reserve(spec.slot)?;
         let host = self.host.clone();
         spec.id = Some(id.clone());
-        Ok(build::Plan { id, spec, function, place, host })
+        let others = self.devices.values().map(|device| device.function.clone()).collect();
+        Ok(build::Plan { id, spec, function, others, place, host })
     }
 
     fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {

@@ -82,6 +82,11 @@ enum Verb {
     },
     /// Boot the created VM
     Boot,
+    /// Say whether add-device would be refused, and why
+    CheckDevice {
+        /// As for add-device
+        device_config: String,
+    },
     /// What each device did so far
     Counters,
     /// Create a VM from a JSON configuration
@@ -145,6 +150,9 @@ impl Verb {
                 Request::AddDevice(device("add-device", &device_config)?)
             }
             Self::Boot => Request::Boot,
+            Self::CheckDevice { device_config } => {
+                Request::CheckDevice(device("check-device", &device_config)?)
+            }
             Self::Counters => Request::Counters,
             Self::Create { path } => return configuration(&path).map(Wire::create),
             Self::Delete => Request::Delete,
@@ -230,13 +238,14 @@ mod tests {
     fn subcommands_are_ch_remotes_and_cover_every_verb() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let subcommands: [&[&str]; 15] = [
+        let subcommands: [&[&str]; 16] = [
             &["ping"],
             &["shutdown-vmm"],
             &["create", path],
             &["boot"],
             &["info"],
             &["add-device", "path=/d"],
+            &["check-device", "path=/d"],
             &["remove-device", "nic0"],
             &["shutdown"],
             &["reboot"],

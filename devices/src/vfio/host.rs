@@ -71,6 +71,11 @@ impl HostFunction {
         &self.name
     }
 
+    /// A file of its folder in sysfs.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     /// Checks driver and group, and returns the group's number.
     pub fn check(&self) -> Result<u32, HostError> {
         let no_iommu = || HostError::NoIommu(self.name.clone());

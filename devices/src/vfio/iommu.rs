@@ -17,8 +17,10 @@ use vfio_ioctls::{VfioContainer, VfioError};
 use crate::memory::{RamRange, Warmth};
 use crate::vfio::counters::Counter;
 use crate::vfio::progress::{Phase, Progress};
+use crate::vfio::sys::dma::Reach;
 use crate::vfio::sys::group::{Group, set_type1};
 
+mod limits;
 mod mapping;
 
 use mapping::Mapping;
@@ -64,6 +66,28 @@ pub enum AttachError {
         /// What the kernel said.
         #[source]
         source: io::Error,
+    },
+    /// The process may not lock so much memory.
+    #[error(
+        "{needed} bytes of memory are to be locked for the guest's RAM, and the limit is {limit}: \
+         raise it to at least that (ulimit -l, LimitMEMLOCK=)"
+    )]
+    LockLimit {
+        /// Bytes of RAM, and what is locked already.
+        needed: u64,
+        /// Bytes that may be.
+        limit: u64,
+    },
+    /// The IOMMU has too few address bits, or a hole there.
+    #[error(
+        "the host's IOMMU cannot translate addresses of the guest's RAM ({size} bytes at \
+         {guest:#x}): give the VM less RAM"
+    )]
+    OutOfReach {
+        /// Guest-physical address of the piece of RAM.
+        guest: u64,
+        /// Its bytes.
+        size: u64,
     },
     /// The IOMMU does not isolate interrupts.
     #[error(
@@ -170,7 +194,7 @@ impl Iommu {
                 domain
             }
             None => {
-                let container = new_domain(&group, number)?;
+                let container = self.new_domain(&group, number)?;
                 self.map_ram(&container, progress, threads)?;
                 Arc::new(Domain { container, groups: Mutex::default() })
             }
@@ -182,6 +206,38 @@ impl Iommu {
         lock(&domain.groups).insert(number, Arc::downgrade(&attachment));
         turn.keep(&domain);
         Ok(attachment)
+    }
+
+    /// Finds out whether [`Self::attach`] would be refused, as far as that can be
+    /// told without mapping RAM: the group is attached for a moment.
+    pub fn check(&self, number: u32, progress: &Progress) -> Result<(), AttachError> {
+        let turn = self.turn(progress)?;
+        let domain = turn.domain();
+        let known = domain.as_ref().is_some_and(|d| {
+            lock(&d.groups).get(&number).is_some_and(|group| group.strong_count() > 0)
+        });
+        if known {
+            return Ok(());
+        }
+        let group = open(number)?;
+        match domain {
+            Some(domain) => join(&group, number, &domain.container),
+            None => self.new_domain(&group, number).map(drop),
+        }
+    }
+
+    /// A container in which `group` alone makes an IOMMU domain that can take all
+    /// RAM; nothing is mapped.
+    fn new_domain(&self, group: &Group, number: u32) -> Result<VfioContainer, AttachError> {
+        limits::lockable(&self.ram)?;
+        let container = VfioContainer::new(None).map_err(AttachError::Container)?;
+        join(group, number, &container)?;
+        set_type1(&container).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => AttachError::Unsafe(number),
+            _ => AttachError::Join(number, "make an IOMMU domain for", error),
+        })?;
+        limits::reachable(&self.ram, Reach::of(&container))?;
+        Ok(container)
     }
 
     /// Pieces of guest RAM mapped since the start, over all domains.
@@ -278,17 +334,6 @@ fn open(number: u32) -> Result<Group, AttachError> {
 
 fn join(group: &Group, number: u32, container: &VfioContainer) -> Result<(), AttachError> {
     group.join(container).map_err(|e| AttachError::Join(number, "attach", e))
-}
-
-/// A container in which `group` alone makes an IOMMU domain; nothing is mapped.
-fn new_domain(group: &Group, number: u32) -> Result<VfioContainer, AttachError> {
-    let container = VfioContainer::new(None).map_err(AttachError::Container)?;
-    join(group, number, &container)?;
-    set_type1(&container).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => AttachError::Unsafe(number),
-        _ => AttachError::Join(number, "make an IOMMU domain for", error),
-    })?;
-    Ok(container)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,6 +8,7 @@ use devices::vfio::function::{Opened, Passthrough};
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::progress::{Phase, Progress};
+use devices::vfio::room;
 
 use super::{AddError, Host};
 use crate::config::device::{DeviceId, DeviceSpec};
@@ -19,6 +20,8 @@ pub(super) struct Plan {
     pub(super) id: DeviceId,
     pub(super) spec: DeviceSpec,
     pub(super) function: HostFunction,
+    /// Those that the machine has or is getting.
+    pub(super) others: Vec<HostFunction>,
     pub(super) place: Reservation,
     pub(super) host: Host,
 }
@@ -31,12 +34,29 @@ pub struct Built {
 }
 
 impl Plan {
+    /// What can be found out without opening anything; the number of its group.
+    fn check(&self) -> Result<u32, AddError> {
+        let number = self.function.check()?;
+        room::fits(&self.function, &self.others, &self.host.spaces.apertures)?;
+        Ok(number)
+    }
+
+    /// Finds out whether [`Self::build`] would be refused, without opening the
+    /// function or mapping RAM. The slot is free again before the answer.
+    pub(super) fn preflight(self) -> Result<(), AddError> {
+        let number = self.check()?;
+        let Self { place, host, .. } = self;
+        drop(place);
+        Ok(host.iommu.check(number, &Progress::default())?)
+    }
+
     /// Opens the function and makes the guest's side of it; `progress` moves, and is
     /// asked whether to go on. The first device of
     /// a machine waits here for all RAM to be pinned.
     pub(super) fn build(self, progress: &Progress) -> Result<Built, AddError> {
-        let Self { id: _, spec, function: on_host, place, host } = self;
-        let group = host.iommu.attach(on_host.check()?, progress, spec.map_threads)?;
+        let number = self.check()?;
+        let Self { id: _, spec, function: on_host, others: _, place, host } = self;
+        let group = host.iommu.attach(number, progress, spec.map_threads)?;
         if progress.is_cancelled() {
             return Err(AttachError::Cancelled.into());
         }

@@ -7,6 +7,7 @@ use api::request::{Fault, Status, code};
 use devices::pci::bus::SlotError;
 use devices::vfio::host::HostError;
 use devices::vfio::iommu::AttachError;
+use devices::vfio::room::NoRoom;
 
 use crate::config::device::{DeviceError, DeviceId};
 
@@ -28,6 +29,9 @@ pub enum AddError {
     /// The function cannot be had.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The guest has too few addresses for its BARs.
+    #[error(transparent)]
+    Room(#[from] NoRoom),
     /// Its group, or the RAM that goes with the first one.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -58,7 +62,9 @@ impl AddError {
             Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),
             Self::InUse(..) => (Status::BadRequest, code::DEVICE_IN_USE),
             Self::Slot(SlotError::Taken(_)) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
-            Self::Slot(SlotError::Full) => (Status::BadRequest, code::DEVICE_NO_ROOM),
+            Self::Slot(SlotError::Full) | Self::Room(_) => {
+                (Status::BadRequest, code::DEVICE_NO_ROOM)
+            }
             Self::Host(error) => host_class(error),
             Self::Attach(error) => attach_class(error),
             Self::Open(_, error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
@@ -90,6 +96,8 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
         }
         AttachError::Stopping => (Status::Busy, code::VMM_STOPPING),
         AttachError::Cancelled => (Status::Busy, code::DEVICE_CANCELLED),
+        AttachError::LockLimit { .. } => (Status::Internal, code::DEVICE_PERMISSION),
+        AttachError::OutOfReach { .. } => (Status::Internal, code::DEVICE_NO_ROOM),
         AttachError::Unsafe(_) => (Status::Internal, code::DEVICE_NO_IOMMU),
         AttachError::Open(..)
         | AttachError::Container(_)

@@ -86,9 +86,9 @@ impl Bay {
     }
 
     /// A job that cannot be started drops its reply, which answers 503.
-    fn on_worker(&mut self, job: impl FnOnce() + Send + 'static) {
+    pub(super) fn on_worker(&mut self, job: impl FnOnce() + Send + 'static) {
         if let Err(error) = self.workers.start(job) {
-            log::error!("no worker to look at interrupts: {error}");
+            log::error!("no worker to look at devices: {error}");
         }
     }
 }

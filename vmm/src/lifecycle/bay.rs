@@ -32,6 +32,18 @@ impl Vmm {
         }
     }
 
+    /// Finds out whether a device could be added now. Nothing is.
+    pub fn check_device(&mut self, body: AddDevice, reply: Reply) {
+        let spec = match DeviceSpec::try_from(body) {
+            Ok(spec) => spec,
+            Err(error) => return reply.send(Err(AddError::from(error).fault(ADD))),
+        };
+        match self.running_bay() {
+            Ok(bay) => bay.check(spec, reply),
+            Err(refusal) => reply.send(Err(refusal.fault(ADD))),
+        }
+    }
+
     /// Takes a device from the machine, or from the configuration while there is none.
     pub fn remove_device(&mut self, body: RemoveDevice, reply: Reply) {
         let removal = match Removal::try_from(body) {

@@ -36,7 +36,7 @@ impl Vmm {
         }
     }
 
-    fn running_bay(&mut self) -> Result<&mut Bay, Refusal> {
+    pub(super) fn running_bay(&mut self) -> Result<&mut Bay, Refusal> {
         self.effect(Verb::Interrupts)?;
         let machine = self.vm.as_mut().and_then(|vm| vm.stage.booted());
         machine.map(|machine| &mut machine.bay).ok_or(Refusal::NotRunning)

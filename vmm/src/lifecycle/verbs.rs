@@ -13,7 +13,7 @@ pub(crate) enum Verb {
     Boot,
     /// `vm.add-device` and `vm.remove-device`.
     Devices,
-    /// `vm.interrupts` and `vm.test-interrupt`.
+    /// `vm.interrupts`, `vm.test-interrupt` and `vm.check-device`.
     Interrupts,
     /// `vm.reboot`.
     Reboot,

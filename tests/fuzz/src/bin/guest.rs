@@ -135,7 +135,10 @@ impl Step {
             Self::Rom(value) => slot.write(ROM_BAR, &value.to_le_bytes()),
             Self::Reset => {
                 let steps = resets::steps(&[Arc::clone(&slot.function)]);
-                steps.iter().for_each(|step| step.run().expect("a device that can be reset"));
+                for step in steps {
+                    step.quiesce().expect("a device that answers");
+                    step.reset().expect("a device that can be reset");
+                }
                 live::assert_quiet(slot);
             }
         }

@@ -16,6 +16,7 @@ const VMM: &[&str] = &[
     "allocator",
     "logging",
     "limits",
+    "privileges",
     "seccomp",
     "monitor",
     "kvm",

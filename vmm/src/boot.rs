@@ -51,7 +51,7 @@ pub struct Payload {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Missing, or not readable.
-    #[error("cannot read {what} {}", path.display())]
+    #[error("cannot read {what} {}{}", path.display(), remedy(source))]
     Read {
         /// Which file it is to us.
         what: &'static str,
@@ -94,6 +94,17 @@ pub enum Error {
     /// Guest memory refuses: smaller than anything boots in.
     #[error("cannot write the boot data into guest memory")]
     Memory(#[from] GuestMemoryError),
+}
+
+/// Root is used to reading everything, but hotbay has given that up.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; hotbay has no capability, so even root needs the permission bits of the file and \
+             its folders"
+        }
+        _ => "",
+    }
 }
 
 fn mib_up(bytes: u64) -> u64 {

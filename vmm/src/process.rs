@@ -1,22 +1,23 @@
 //! The process from its arguments to its end: who is started in which order,
 //! and what each thread may do.
 //!
-//! The HTTP thread and the one that writes events start while the first thread is
-//! unfiltered; then the first thread confines itself and becomes the event loop, so
-//! that whatever it starts later (vCPUs, workers) begins inside its list.
+//! What the process may not need any more it gives up while it has one thread. The
+//! HTTP thread and the monitor's start while the first thread is unfiltered; then the
+//! first thread confines itself and becomes the event loop, so that whatever it
+//! starts later (vCPUs, workers) begins inside its list.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use api::cli::hotbay::{HotbayArgs, Seccomp};
 use api::mailbox::{self, Sender};
-use api::server::{Address, BindError, Server, Stop};
+use api::server::{BindError, Server, Stop};
 use log::LevelFilter;
 
 use crate::lifecycle::{self, Ending, Vmm};
 use crate::monitor::{self, Monitor, Notice, Writer};
 use crate::seccomp::{self, Filters, Kind, Mode};
-use crate::{allocator, event_loop, limits, logging, signals};
+use crate::{allocator, event_loop, limits, logging, privileges, signals};
 
 /// Bytes of the HTTP thread's stack.
 const STACK: usize = 256 << 10;
@@ -36,6 +37,9 @@ pub enum Error {
     /// The sandbox.
     #[error("cannot confine the process")]
     Seccomp(#[from] seccomp::Error),
+    /// Rights that it does not need.
+    #[error("cannot confine the process")]
+    Privileges(#[from] privileges::Error),
     /// The VM of the command line, before it could boot.
     #[error(transparent)]
     Vm(#[from] lifecycle::Error),
@@ -65,7 +69,9 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
         signals::Signals::catch().map_err(|error| Error::Start("catch signals", error))?;
     let (sender, calls) =
         mailbox::mailbox().map_err(|error| Error::Start("make the mailbox", error))?;
-    let http = api_socket.map(|address| Http::start(&address, sender, &filters)).transpose()?;
+    let server = api_socket.map(|address| Server::bind(&address)).transpose()?;
+    log::info!("{}", privileges::give_up(limits::raise_locked_memory())?);
+    let http = server.map(|server| Http::start(server, sender, &filters)).transpose()?;
 
     let written = events.map(|file| Writer::start(file, &filters)).transpose()?;
     let (_writer, monitor) = written.unzip();
@@ -95,8 +101,11 @@ struct Http {
 }
 
 impl Http {
-    fn start(address: &Address, machine: Sender, filters: &Arc<Filters>) -> Result<Self, Error> {
-        let (server, stop) = Server::bind(address)?;
+    fn start(
+        (server, stop): (Server, Stop),
+        machine: Sender,
+        filters: &Arc<Filters>,
+    ) -> Result<Self, Error> {
         let filters = Arc::clone(filters);
         let body = move || match filters.apply(Kind::Http) {
             Ok(()) => server.run(&machine),

@@ -83,7 +83,7 @@ pub trait Vectors: Send {
     fn apply(&mut self, changes: &[Change]) -> Result<(), Vec<Unapplied>>;
 
     /// The eventfd that raises `vector` when it is written; made on first use,
-    /// then kept until [`Vectors::reset`].
+    /// then kept: a vCPU that gives a vector up closes nothing.
     fn trigger(&mut self, vector: u16) -> io::Result<Arc<EventFd>>;
 
     /// Whether `vector`, being masked, has been signalled: its Pending bit.
@@ -95,9 +95,9 @@ pub trait Vectors: Send {
     /// What becomes of `vector`'s events, for people to look at.
     fn delivery(&self, vector: u16) -> Delivery;
 
-    /// Masks every vector, forgets what was pending, and gives the eventfds
-    /// back: nothing signalled before is delivered after. Interrupt numbers stay,
-    /// for a driver that enables again with the same messages.
+    /// Masks every vector and forgets what was pending: nothing signalled before is
+    /// delivered after. Eventfds stay, and interrupt numbers too, for a driver that
+    /// enables again with the same messages.
     fn reset(&mut self);
 
     /// [`Vectors::reset`], and the numbers go too: nothing is left of the vectors.

@@ -5,13 +5,17 @@
 //! business making, at a moment that nobody chooses. The one heap grows and
 //! shrinks with `brk`. It also saves the memory of a heap for each thread; what
 //! threads of ours allocate is little, and they hardly ever meet there.
+//!
+//! Nor does a large block get a mapping of its own, which the library would unmap
+//! on whatever thread frees it: a vCPU may not.
 #![expect(unsafe_code, reason = "mallopt(3) has no safe form")]
 
 /// Call it before other threads exist.
 pub fn keep_one_heap() {
-    // SAFETY: an option of the allocator's and a number.
-    let kept = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    if kept != 1 {
-        log::warn!("each thread has a heap of its own: the C library refuses one for all");
+    for (option, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_MAX, 0)] {
+        // SAFETY: an option of the allocator's and a number.
+        if unsafe { libc::mallopt(option, value) } != 1 {
+            log::warn!("the C library does not keep one heap for all threads");
+        }
     }
 }

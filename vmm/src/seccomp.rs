@@ -25,6 +25,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
+mod found;
 mod ioctls;
 mod lists;
 mod names;
@@ -172,18 +173,23 @@ fn rules(calls: &[&[Call]]) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendEr
 
 fn alternatives(when: &When) -> Result<Vec<SeccompRule>, BackendError> {
     // Flags and requests are ints: the kernel ignores the upper halves.
-    let rule = |argument, operator, value| {
-        let length = SeccompCmpArgLen::Dword;
-        SeccompRule::new(vec![SeccompCondition::new(argument, length, operator, value)?])
+    let condition = |argument, operator, value| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
     };
+    let rule =
+        |argument, operator, value| SeccompRule::new(vec![condition(argument, operator, value)?]);
     match *when {
         When::Always => Ok(Vec::new()),
         When::OneOf { argument, values } => {
             values.iter().map(|value| rule(argument, SeccompCmpOp::Eq, *value)).collect()
         }
-        When::Masked { argument, mask, value } => {
-            Ok(vec![rule(argument, SeccompCmpOp::MaskedEq(mask), value)?])
+        When::Masked(bits) => {
+            let bits = bits.iter().map(|bits| {
+                condition(bits.argument, SeccompCmpOp::MaskedEq(bits.mask), bits.value)
+            });
+            Ok(vec![SeccompRule::new(bits.collect::<Result<_, _>>()?)?])
         }
+        When::Found { argument, value } => Ok(vec![rule(argument, SeccompCmpOp::Eq, value())?]),
     }
 }
 

@@ -82,7 +82,7 @@ struct Shared {
 struct Thread {
     kick: Arc<Kick>,
     /// Taken when it is joined.
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<VcpuFd>>,
 }
 
 impl Vcpus {
@@ -164,8 +164,9 @@ impl Drop for Vcpus {
         self.shared.gate.end();
         self.kick_all();
         for thread in self.threads.iter_mut().filter_map(|thread| thread.thread.take()) {
-            if thread.join().is_err() {
-                log::error!("a vCPU thread panicked");
+            match thread.join() {
+                Ok(vcpu) => drop(vcpu),
+                Err(_) => log::error!("a vCPU thread panicked"),
             }
         }
     }

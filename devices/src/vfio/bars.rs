@@ -10,6 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use crate::io::Access;
 use crate::memory::{Window, Windows};
@@ -37,7 +38,8 @@ pub struct GuestSpaces {
     pub apertures: Apertures,
 }
 
-/// One BAR: what answers in it, and the parts that need no answer.
+/// One BAR: what answers in it, and the parts that need no answer. It goes after its
+/// placements.
 pub struct Bar {
     access: Arc<Trapped>,
     areas: Vec<Area>,
@@ -125,6 +127,16 @@ impl Placements {
         let window = self.spaces.windows.open(guest, area.memory.backing());
         self.device.counters().windows.bump();
         window.inspect_err(|error| log::debug!("no window at {guest:#x}: {error}")).ok()
+    }
+}
+
+impl Drop for Bar {
+    /// Nobody finds it any more, but a vCPU may still be inside an access. It must
+    /// not be the last that holds the device: closing is not a vCPU's business.
+    fn drop(&mut self) {
+        while Arc::strong_count(&self.access) > 1 {
+            thread::yield_now();
+        }
     }
 }
 

@@ -16,7 +16,14 @@ use crate::memory::layout::{INTX_GSI, INTX_LINES};
 pub struct Pin {
     vm: Arc<VmFd>,
     gsi: u32,
-    ends: Option<(EventFd, EventFd)>,
+    /// Made when first connected, then kept: a vCPU that disconnects closes nothing.
+    ends: Option<Ends>,
+    connected: bool,
+}
+
+struct Ends {
+    trigger: EventFd,
+    resample: EventFd,
 }
 
 impl Pin {
@@ -24,7 +31,22 @@ impl Pin {
     /// as the DSDT's `_PRT` tells the guest.
     pub fn of(vm: Arc<VmFd>, slot: Slot, pin: u8) -> Self {
         let gsi = INTX_GSI + (u32::from(slot.number()) + u32::from(pin)) % INTX_LINES;
-        Self { vm, gsi, ends: None }
+        Self { vm, gsi, ends: None, connected: false }
+    }
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
+        Ok(Self { trigger: event()?, resample: event()? })
+    }
+
+    /// Forgets what was signalled.
+    fn drain(&self) {
+        for end in [&self.trigger, &self.resample] {
+            // Fails only if there is nothing: the eventfd does not block.
+            let _ = end.read();
+        }
     }
 }
 
@@ -35,18 +57,24 @@ impl Line for Pin {
 
     fn connect(&mut self) -> io::Result<LineEnds<'_>> {
         self.disconnect();
-        let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
-        let (trigger, resample) = (event()?, event()?);
-        self.vm.register_irqfd_with_resample(&trigger, &resample, self.gsi)?;
-        let (trigger, resample) = self.ends.insert((trigger, resample));
+        let ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => Ends::new()?,
+        };
+        let Ends { trigger, resample } = self.ends.insert(ends);
+        self.vm.register_irqfd_with_resample(trigger, resample, self.gsi)?;
+        self.connected = true;
         Ok(LineEnds { trigger, resample })
     }
 
     fn disconnect(&mut self) {
-        if let Some((trigger, _)) = self.ends.take()
-            && let Err(error) = self.vm.unregister_irqfd(&trigger, self.gsi)
-        {
-            log::error!("interrupt line {} stays connected: {error}", self.gsi);
+        let Some(ends) = self.ends.as_ref().filter(|_| self.connected) else { return };
+        match self.vm.unregister_irqfd(&ends.trigger, self.gsi) {
+            Ok(()) => {
+                self.connected = false;
+                ends.drain();
+            }
+            Err(error) => log::error!("interrupt line {} stays connected: {error}", self.gsi),
         }
     }
 }

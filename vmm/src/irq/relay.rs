@@ -162,7 +162,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Forgets a vector's eventfd; it leaves the epoll set when it is closed.
+    /// Takes a vector's eventfd out of the epoll set, and forgets what was pending.
     pub(super) fn release(&self, state: &mut State) -> io::Result<()> {
         if let Some(token) = state.watched {
             let fd = state.event()?.as_raw_fd();

@@ -229,10 +229,11 @@ impl State {
         self.route.take().map(|(number, _)| number)
     }
 
-    /// Forgets the eventfd and what was pending in it; the number stays.
+    /// Forgets what was pending; the number stays, and so does the eventfd: it is
+    /// closed with the function, by a worker, and not here by a vCPU.
     pub(super) fn forget(&mut self, routes: &Routes) -> io::Result<()> {
         self.mask(routes)?;
-        self.event = None;
+        self.drain();
         self.watched = None;
         Ok(())
     }

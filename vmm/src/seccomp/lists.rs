@@ -3,11 +3,16 @@
 
 use libc::{
     CLONE_THREAD, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_OFD_SETLK, F_SETFD, F_SETFL,
-    PR_GET_NAME, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC,
+    MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, PR_GET_NAME, PR_SET_NAME, PR_SET_NO_NEW_PRIVS,
+    PROT_EXEC,
 };
 
 use super::Kind;
+use super::found::{process, signal_stack};
 use super::ioctls::*;
+
+/// Over whatever is there, or at a place of the caller's choice.
+const FIXED: u64 = constant(MAP_FIXED) | constant(MAP_FIXED_NOREPLACE);
 
 /// A permitted system call.
 pub(super) struct Call {
@@ -23,8 +28,17 @@ pub(super) enum When {
     Always,
     /// It is one of these.
     OneOf { argument: u8, values: &'static [u64] },
-    /// These of its bits are like this.
-    Masked { argument: u8, mask: u64, value: u64 },
+    /// All of these arguments have bits like this.
+    Masked(&'static [Bits]),
+    /// It is what this process finds out when it starts.
+    Found { argument: u8, value: fn() -> u64 },
+}
+
+/// Some bits of an argument, and what they must be.
+pub(super) struct Bits {
+    pub(super) argument: u8,
+    pub(super) mask: u64,
+    pub(super) value: u64,
 }
 
 const fn call(number: i64) -> Call {
@@ -39,14 +53,22 @@ const fn ioctls(requests: &'static [u64]) -> Call {
     one_of(libc::SYS_ioctl, 1, requests)
 }
 
-/// Only if the bit is set.
-const fn with(number: i64, argument: u8, bit: u64) -> Call {
-    Call { number, when: When::Masked { argument, mask: bit, value: bit } }
+const fn masked(number: i64, bits: &'static [Bits]) -> Call {
+    Call { number, when: When::Masked(bits) }
 }
 
-/// Only if the bit is clear.
-const fn without(number: i64, argument: u8, bit: u64) -> Call {
-    Call { number, when: When::Masked { argument, mask: bit, value: 0 } }
+const fn found(number: i64, argument: u8, value: fn() -> u64) -> Call {
+    Call { number, when: When::Found { argument, value } }
+}
+
+/// The bit is set.
+const fn with(argument: u8, bit: u64) -> Bits {
+    Bits { argument, mask: bit, value: bit }
+}
+
+/// The bit is clear.
+const fn without(argument: u8, bit: u64) -> Bits {
+    Bits { argument, mask: bit, value: 0 }
 }
 
 /// Constants that the C library declares as signed, but never are.
@@ -59,16 +81,17 @@ const fn constant(value: i32) -> u64 {
 /// Lists of `kind`, most frequent requests first: conditions are tried in order.
 pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
     match kind {
-        Kind::Http => vec![COMMON, WAIT, CONNECTIONS],
+        Kind::Http => vec![COMMON, OWNERSHIP, WAIT, CONNECTIONS],
         Kind::Vcpu => vec![RUN_GUEST, COMMON, DEVICE_ACCESS],
-        Kind::Relay => vec![COMMON, WAIT, ROUTES],
-        Kind::Monitor => vec![COMMON, WAIT],
-        Kind::Worker => vec![COMMON, DEVICE_ACCESS, ROUTES, BUILD, THREADS],
+        Kind::Relay => vec![COMMON, OWNERSHIP, WAIT, ROUTES],
+        Kind::Monitor => vec![COMMON, OWNERSHIP, WAIT],
+        Kind::Worker => vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, THREADS],
         // A superset of all that it starts.
         Kind::Main => {
             vec![
                 RUN_GUEST,
                 COMMON,
+                OWNERSHIP,
                 DEVICE_ACCESS,
                 ROUTES,
                 BUILD,
@@ -82,19 +105,22 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
 }
 
 /// What the language's runtime, the allocator, locks, logging, a panic and the
-/// end of a thread need.
+/// end of a thread need. Nothing here ends the life of a descriptor or mapping.
 const COMMON: &[Call] = &[
     call(libc::SYS_read),
     call(libc::SYS_write),
     call(libc::SYS_writev),
-    call(libc::SYS_close),
     call(libc::SYS_futex),
     call(libc::SYS_brk),
     call(libc::SYS_madvise),
-    call(libc::SYS_mremap),
-    call(libc::SYS_munmap),
-    without(libc::SYS_mmap, 2, constant(PROT_EXEC)),
-    without(libc::SYS_mprotect, 2, constant(PROT_EXEC)),
+    // Memory of nobody's, nowhere in particular: the heap where `brk` cannot grow it.
+    masked(
+        libc::SYS_mmap,
+        &[without(2, constant(PROT_EXEC)), with(3, constant(MAP_ANONYMOUS)), without(3, FIXED)],
+    ),
+    masked(libc::SYS_mprotect, &[without(2, constant(PROT_EXEC))]),
+    // The end of a thread takes its signal stack away.
+    found(libc::SYS_munmap, 1, signal_stack),
     call(libc::SYS_exit),
     call(libc::SYS_exit_group),
     call(libc::SYS_getpid),
@@ -111,8 +137,8 @@ const COMMON: &[Call] = &[
     call(libc::SYS_rt_sigreturn),
     call(libc::SYS_rt_sigprocmask),
     call(libc::SYS_sigaltstack),
-    // Abort, and one thread kicking another.
-    call(libc::SYS_tgkill),
+    // Abort, and one thread kicking another: of this process, and no other.
+    found(libc::SYS_tgkill, 0, process),
     // A new thread's first steps: they run under its parent's list, and under
     // its own if it applies that late.
     call(libc::SYS_rseq),
@@ -124,6 +150,15 @@ const COMMON: &[Call] = &[
     one_of(libc::SYS_fcntl, 1, &[constant(F_GETFD)]),
     // Refused with ENOSYS by the filter before; see `super::absent`.
     call(libc::SYS_clone3),
+];
+
+/// Giving back descriptors and mappings, and mapping descriptors. A vCPU must not:
+/// what a device has lives until a worker drops the device, whatever its guest does.
+const OWNERSHIP: &[Call] = &[
+    call(libc::SYS_close),
+    call(libc::SYS_munmap),
+    call(libc::SYS_mremap),
+    masked(libc::SYS_mmap, &[without(2, constant(PROT_EXEC))]),
 ];
 
 /// Waiting for descriptors.
@@ -192,21 +227,18 @@ const RUN_GUEST: &[Call] = &[ioctls(&[
 ])];
 
 /// What a guest's access to a passed-through function causes on the vCPU's own
-/// thread: configuration space, interrupts, windows onto BARs, a reset. Nothing
-/// is opened, closed for good, or mapped for DMA here.
+/// thread: configuration space (a reset is a write there), interrupts, windows onto
+/// BARs. Nothing is opened, closed, unmapped, or mapped for DMA here.
 const DEVICE_ACCESS: &[Call] = &[
     call(libc::SYS_pread64),
     call(libc::SYS_pwrite64),
     call(libc::SYS_eventfd2),
     // A pending bit is whether an eventfd is readable.
     call(libc::SYS_poll),
-    // Duplicates of eventfds.
-    one_of(libc::SYS_fcntl, 1, &[constant(F_DUPFD_CLOEXEC)]),
-    call(libc::SYS_dup),
     // A vector goes into the relay thread's hands.
     call(libc::SYS_epoll_ctl),
     call(libc::SYS_timerfd_settime),
-    ioctls(&[KVM_IRQFD, KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET]),
+    ioctls(&[KVM_IRQFD, KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_SET_IRQS]),
 ];
 
 /// Delivering without a route, and the route table itself.
@@ -239,6 +271,7 @@ const BUILD: &[Call] = &[
         VFIO_DEVICE_GET_INFO,
         VFIO_DEVICE_GET_REGION_INFO,
         VFIO_DEVICE_GET_IRQ_INFO,
+        VFIO_DEVICE_RESET,
         VFIO_IOMMU_GET_INFO,
         VFIO_IOMMU_MAP_DMA,
         VFIO_IOMMU_UNMAP_DMA,
@@ -251,7 +284,7 @@ const BUILD: &[Call] = &[
 
 /// Starting a thread (not a process) that restricts itself further.
 const THREADS: &[Call] = &[
-    with(libc::SYS_clone, 0, constant(CLONE_THREAD)),
+    masked(libc::SYS_clone, &[with(0, constant(CLONE_THREAD))]),
     one_of(libc::SYS_prctl, 0, &[constant(PR_SET_NO_NEW_PRIVS)]),
     call(libc::SYS_seccomp),
     call(libc::SYS_sched_setaffinity),

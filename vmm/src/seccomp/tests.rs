@@ -19,6 +19,9 @@ fn play(mode: &str, kind: Kind, scene: &str) -> Output {
     Command::new(std::env::current_exe().unwrap())
         .args(["seccomp::tests::scene", "--exact", "--nocapture"])
         .env("RUST_BACKTRACE", "1")
+        // As `allocator` has it, but for threads of the test's frame too.
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("MALLOC_MMAP_MAX_", "0")
         .env(SCENE, format!("{mode} {kind:?} {scene}"))
         .output()
         .unwrap()
@@ -45,25 +48,34 @@ fn scene() {
 type Act = fn(&Filters);
 
 fn act(name: &str) -> Act {
-    let acts: [(&str, Act); 10] = [
+    let acts: [(&str, Act); 19] = [
         ("work", |_| work()),
         ("start-vcpu", start_vcpu),
-        ("execve", |_| raw(libc::SYS_execve, [0; 3])),
-        ("fork", |_| raw(libc::SYS_fork, [0; 3])),
-        ("clone", |_| raw(libc::SYS_clone, [CLONE_PROCESS, 0, 0])),
-        ("ptrace", |_| raw(libc::SYS_ptrace, [0x1234, 0, 0])),
-        ("internet", |_| raw(libc::SYS_socket, [i64::from(libc::AF_INET), 1, 0])),
-        ("ioctl", |_| raw(libc::SYS_ioctl, [0, 0x5412, 0])),
-        ("run-guest", |_| raw(libc::SYS_ioctl, [-1, 0xae80, 0])),
-        ("executable", |_| raw(libc::SYS_mprotect, [0, 4096, i64::from(libc::PROT_EXEC)])),
+        ("execve", |_| raw(libc::SYS_execve, [0; 4])),
+        ("fork", |_| raw(libc::SYS_fork, [0; 4])),
+        ("clone", |_| raw(libc::SYS_clone, [CLONE_PROCESS, 0, 0, 0])),
+        ("ptrace", |_| raw(libc::SYS_ptrace, [0x1234, 0, 0, 0])),
+        ("internet", |_| raw(libc::SYS_socket, [i64::from(libc::AF_INET), 1, 0, 0])),
+        ("ioctl", |_| raw(libc::SYS_ioctl, [0, 0x5412, 0, 0])),
+        ("run-guest", |_| raw(libc::SYS_ioctl, [-1, 0xae80, 0, 0])),
+        ("executable", |_| raw(libc::SYS_mprotect, [0, 4096, i64::from(libc::PROT_EXEC), 0])),
+        ("open", |_| raw(libc::SYS_openat, [-1, 0, 0, 0])),
+        ("close", |_| raw(libc::SYS_close, [-1, 0, 0, 0])),
+        ("unlink", |_| raw(libc::SYS_unlink, [0; 4])),
+        ("unmap", |_| raw(libc::SYS_munmap, [0, 1 << 30, 0, 0])),
+        ("map-over", |_| raw(libc::SYS_mmap, [0, 4096, 1, 0x32])),
+        ("map-file", |_| raw(libc::SYS_mmap, [0, 4096, 1, 1])),
+        ("open-group", |_| raw(libc::SYS_ioctl, [-1, 0x3b6a, 0, 0])),
+        ("map-dma", |_| raw(libc::SYS_ioctl, [-1, 0x3b71, 0, 0])),
+        ("signal", |_| raw(libc::SYS_tgkill, [1, 1, 0, 0])),
     ];
     acts.into_iter().find(|(known, _)| *known == name).map(|(_, act)| act).unwrap()
 }
 
-fn raw(number: i64, arguments: [i64; 3]) {
-    let [a, b, c] = arguments;
+fn raw(number: i64, arguments: [i64; 4]) {
+    let [a, b, c, d] = arguments;
     // SAFETY: none of these calls succeeds in a way that concerns memory.
-    unsafe { libc::syscall(number, a, b, c) };
+    unsafe { libc::syscall(number, a, b, c, d) };
 }
 
 /// What every thread does now and then.
@@ -82,7 +94,7 @@ fn start_vcpu(filters: &Filters) {
         let started = vcpu.spawn_scoped(scope, || {
             filters.apply(Kind::Vcpu).unwrap();
             work();
-            raw(libc::SYS_ioctl, [-1, 0xae80, 0]);
+            raw(libc::SYS_ioctl, [-1, 0xae80, 0, 0]);
         });
         started.unwrap().join().unwrap();
     });
@@ -123,6 +135,88 @@ fn even_the_event_loop_starts_no_process_and_no_foreign_socket() {
         ("ioctl", "[unknown request]"),
     ] {
         assert_killed(Kind::Main, scene, call);
+    }
+}
+
+#[test]
+fn vcpu_thread_ends_no_life_of_a_descriptor_or_mapping_and_reaches_no_container() {
+    for (scene, call) in [
+        ("open", "openat("),
+        ("close", "close(0xffffffffffffffff, "),
+        ("unlink", "unlink("),
+        ("unmap", "munmap(0x0, 0x40000000, "),
+        ("map-over", "mmap("),
+        ("map-file", "mmap("),
+        ("open-group", "[VFIO_GROUP_GET_DEVICE_FD]"),
+        ("map-dma", "[VFIO_IOMMU_MAP_DMA]"),
+    ] {
+        assert_killed(Kind::Vcpu, scene, call);
+    }
+}
+
+#[test]
+fn threads_signal_no_other_process() {
+    for kind in [Kind::Http, Kind::Vcpu, Kind::Main] {
+        assert_killed(kind, "signal", "tgkill(0x1, ");
+    }
+}
+
+/// Calls that a list lets a vCPU's thread make and that are not its business.
+fn not_a_vcpus(calls: &[&[Call]]) -> Vec<String> {
+    let never = [
+        libc::SYS_open,
+        libc::SYS_openat,
+        libc::SYS_openat2,
+        libc::SYS_creat,
+        libc::SYS_close,
+        libc::SYS_close_range,
+        libc::SYS_dup,
+        libc::SYS_dup2,
+        libc::SYS_dup3,
+        libc::SYS_unlink,
+        libc::SYS_unlinkat,
+        libc::SYS_rename,
+        libc::SYS_mremap,
+        libc::SYS_clone,
+        libc::SYS_socket,
+        libc::SYS_connect,
+        libc::SYS_recvmsg,
+        libc::SYS_sendmsg,
+    ];
+    let ioctls = ["VFIO_GROUP", "VFIO_IOMMU", "VFIO_SET", "VFIO_GET", "VFIO_CHECK", "KVM_CREATE"];
+    let foreign = |call: &Call| match (&call.when, call.number) {
+        (_, number) if never.contains(&number) => names::name(number).map(str::to_owned),
+        (When::Always, libc::SYS_munmap) => Some("munmap of anything".to_owned()),
+        (When::Always, libc::SYS_ioctl) => Some("any ioctl".to_owned()),
+        (When::OneOf { values, .. }, libc::SYS_ioctl) => {
+            let requests = values.iter().filter_map(|request| ioctls::name(*request));
+            let mut foreign = requests.filter(|name| ioctls.iter().any(|i| name.starts_with(i)));
+            foreign.next().map(str::to_owned)
+        }
+        _ => None,
+    };
+    calls.iter().copied().flatten().filter_map(foreign).collect()
+}
+
+#[test]
+fn entry_that_is_not_a_vcpus_business_is_found_in_its_list() {
+    let own = lists::of(Kind::Vcpu);
+    assert_eq!(not_a_vcpus(&own), [] as [&str; 0]);
+
+    for (hostile, name) in [
+        (Call { number: libc::SYS_close, when: When::Always }, "close"),
+        (Call { number: libc::SYS_munmap, when: When::Always }, "munmap of anything"),
+        (
+            Call {
+                number: libc::SYS_ioctl,
+                when: When::OneOf { argument: 1, values: &[ioctls::VFIO_IOMMU_UNMAP_DMA] },
+            },
+            "VFIO_IOMMU_UNMAP_DMA",
+        ),
+    ] {
+        let (hostile, mut list) = ([hostile], own.clone());
+        list.push(&hostile);
+        assert_eq!(not_a_vcpus(&list), [name]);
     }
 }
 

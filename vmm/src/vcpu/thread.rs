@@ -23,10 +23,12 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Runs the guest whenever the gate is open, until it ends.
-    pub(super) fn run(mut self) {
+    /// Runs the guest whenever the gate is open, until it ends. Returns the
+    /// processor for whoever joins the thread to close: this one must not.
+    pub(super) fn run(mut self) -> VcpuFd {
         if let Err(error) = self.shared.filters.apply(Kind::Vcpu) {
-            return self.report(error.to_string());
+            self.report(error.to_string());
+            return self.vcpu;
         }
         let mut last = None;
         while let Some(pass) = self.shared.gate.wait(last) {
@@ -42,6 +44,7 @@ impl Body {
                 self.shared.events.post(Event::Parked);
             }
         }
+        self.vcpu
     }
 
     fn prepare(&self, start: Start) -> Result<(), kvm::Error> {

@@ -11,6 +11,7 @@ pub mod device;
 pub mod info;
 pub mod interrupts;
 pub mod known;
+pub mod landlock;
 pub mod machine;
 pub mod memory;
 pub mod payload;

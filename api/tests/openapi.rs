@@ -17,6 +17,7 @@ use api::schema::interrupts::{
     Backend, DeviceInterrupts, GuestVector, HostError, InterruptMode, LineState, MsiState,
     MsixState, TestInterrupt, VectorCounts, VectorDelivery, VectorState,
 };
+use api::schema::landlock::{LandlockAccess, LandlockConfig};
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
@@ -145,6 +146,7 @@ fn schemas_have_the_fields_of_the_types() {
         ("MemoryConfig", value(&config.memory)),
         ("ConsoleConfig", value(&config.serial)),
         ("AddDevice", value(&config.devices.as_ref().unwrap()[0])),
+        ("LandlockConfig", value(&config.landlock_rules.as_ref().unwrap()[0])),
         (
             "RemoveDevice",
             value(&RemoveDevice { id: "a".to_owned(), wait_ms: Some(1), force: Some(true) }),
@@ -180,6 +182,9 @@ fn enumerations_have_the_words_of_the_types() {
     let schemas = &contract["components"]["schemas"];
     for mode in words(&schemas["ConsoleMode"]["enum"]) {
         serde_json::from_value::<ConsoleMode>(mode.into()).unwrap();
+    }
+    for access in words(&schemas["LandlockConfig"]["properties"]["access"]["enum"]) {
+        serde_json::from_value::<LandlockAccess>(access.into()).unwrap();
     }
     for state in words(&schemas["VmState"]["enum"]) {
         serde_json::from_value::<VmState>(state.into()).unwrap();
@@ -234,6 +239,11 @@ fn full_config() -> VmConfig {
             x_msix_noresize: true,
             x_exact_pending: true,
             x_map_threads: Some(1),
+        }]),
+        landlock_enable: true,
+        landlock_rules: Some(vec![LandlockConfig {
+            path: "/x".into(),
+            access: LandlockAccess::Read,
         }]),
     }
 }

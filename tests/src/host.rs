@@ -144,6 +144,12 @@ impl Host {
 
     /// Name and seccomp mode (0 off, 1 strict, 2 filter: proc(5)) of each thread of a process.
     pub fn threads(&self, pid: u32) -> Result<Vec<(String, u8)>> {
+        let modes = self.thread_status(pid, "Seccomp")?.into_iter();
+        Ok(modes.map(|(name, mode)| (name, mode.parse().unwrap_or(0))).collect())
+    }
+
+    /// Name of each thread of a process, and what a line of its status (proc(5)) says.
+    pub fn thread_status(&self, pid: u32, key: &str) -> Result<Vec<(String, String)>> {
         let tasks =
             fs::read_dir(format!("/proc/{pid}/task")).doing(format!("list threads of {pid}"))?;
         let mut threads = Vec::new();
@@ -151,9 +157,12 @@ impl Host {
             let Ok(status) = fs::read_to_string(task.path().join("status")) else {
                 continue; // it ended meanwhile
             };
-            let value = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
-            let mode = value("Seccomp:").and_then(|mode| mode.parse().ok()).unwrap_or(0);
-            threads.push((value("Name:").unwrap_or_default().to_owned(), mode));
+            let value = |key: &str| {
+                let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+                lines.find(|(name, _)| *name == key).map(|(_, value)| value.trim().to_owned())
+            };
+            let what = || Error::Unexpected(format!("no {key} in {status}"));
+            threads.push((value("Name").unwrap_or_default(), value(key).ok_or_else(what)?));
         }
         Ok(threads)
     }

@@ -17,6 +17,7 @@ const VMM: &[&str] = &[
     "logging",
     "limits",
     "privileges",
+    "sandbox",
     "seccomp",
     "monitor",
     "kvm",

@@ -98,13 +98,11 @@ pub enum Error {
 
 /// Root is used to reading everything, but hotbay has given that up.
 fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "; hotbay has no capability, so even root needs the permission bits of the file and \
-             its folders"
-        }
-        _ => "",
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return "";
     }
+    "; hotbay has no capability, so even root needs the permission bits of the file and its \
+     folders; with Landlock it must be the file that was there when that began"
 }
 
 fn mib_up(bytes: u64) -> u64 {

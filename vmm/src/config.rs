@@ -12,8 +12,10 @@ use api::schema::prefault;
 
 use crate::boot::Payload;
 use crate::memory::ram::{Backings, Prefault};
+use crate::sandbox::Grant;
 
 pub mod device;
+pub mod reach;
 
 use self::device::{DeviceError, DeviceSpec};
 
@@ -35,6 +37,8 @@ pub struct VmSpec {
     pub serial: SerialSpec,
     /// Host functions it has from the start.
     pub devices: Vec<DeviceSpec>,
+    /// What stays reachable besides its own paths, if the process is to reach no more.
+    pub landlock: Option<Vec<Grant>>,
 }
 
 /// Where the serial port's bytes go to and come from.
@@ -91,6 +95,9 @@ pub enum SpecError {
     /// One of its devices.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Rules of nothing.
+    #[error("landlock_rules are given, but Landlock is not asked for: set landlock_enable")]
+    RulesWithoutLandlock,
     /// Two devices of one name.
     #[error("two devices have the id {0}")]
     TwoDevices(String),
@@ -101,7 +108,16 @@ impl TryFrom<VmConfig> for VmSpec {
 
     fn try_from(body: VmConfig) -> Result<Self, SpecError> {
         // Taken apart by name, so that a new field cannot be forgotten here.
-        let VmConfig { payload, cpus, memory, serial, console, devices } = body;
+        let VmConfig {
+            payload,
+            cpus,
+            memory,
+            serial,
+            console,
+            devices,
+            landlock_enable,
+            landlock_rules,
+        } = body;
         match console.mode {
             ConsoleMode::Off | ConsoleMode::Null => {}
             mode @ (ConsoleMode::Pty
@@ -115,6 +131,7 @@ impl TryFrom<VmConfig> for VmSpec {
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
             devices: device_specs(devices.unwrap_or_default())?,
+            landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
         })
     }
 }

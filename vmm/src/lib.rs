@@ -22,6 +22,7 @@ pub mod memory;
 pub mod monitor;
 pub mod privileges;
 pub mod process;
+pub mod sandbox;
 pub mod seccomp;
 pub mod signals;
 pub mod vcpu;

@@ -53,6 +53,7 @@ use crate::events::{self, Event, Inbox, Poster};
 use crate::hotplug::Finished;
 use crate::machine::Machine;
 use crate::monitor::Monitor;
+use crate::sandbox::{Grant, Sandbox};
 use crate::seccomp::Filters;
 use crate::watch::{Source, Watch};
 
@@ -86,6 +87,8 @@ pub struct Vmm {
     pub(crate) monitor: Monitor,
     /// Set when the process is to end.
     end: Option<End>,
+    /// What the process reaches of the host's file system.
+    pub(crate) sandbox: Sandbox,
     /// Boots so far: what belongs to an earlier one is told by its number.
     boots: u64,
 }
@@ -139,14 +142,29 @@ impl Vmm {
             filters,
             monitor,
             end,
+            sandbox: Sandbox::default(),
             boots,
         })
     }
 
-    /// Remembers a configuration; nothing runs yet.
+    /// Closes everything of the host's file system but what hotbay itself needs, and
+    /// `rules`: for VMs that are yet to be created.
+    pub fn confine(&mut self, rules: Vec<Grant>) -> Result<(), Error> {
+        Ok(self.sandbox.enter(rules)?)
+    }
+
+    /// Remembers a configuration; nothing runs yet. What it boots must lie within the
+    /// sandbox, which is entered here if it asks for one.
     pub fn create(&mut self, config: VmConfig) -> Result<(), Error> {
         self.effect(Verb::Create)?;
         let spec = VmSpec::try_from(config.clone())?;
+        match &spec.landlock {
+            Some(rules) => self.sandbox.enter([spec.paths(), rules.clone()].concat())?,
+            None => self.sandbox.check(&spec.paths())?,
+        }
+        if !spec.devices.is_empty() {
+            self.sandbox.check_devices()?;
+        }
         self.vm = Some(Vm { config, spec, stage: Stage::Created });
         Ok(())
     }

@@ -28,7 +28,8 @@ pub fn raise_locked_memory() -> bool {
     match raised {
         Ok((_, libc::RLIM_INFINITY)) => true,
         Ok((_, limit)) => {
-            log::info!("{} MiB of guest RAM can be pinned at most (ulimit -l)", limit >> 20);
+            let most = limit >> 20;
+            log::info!("{most} MiB can be locked (ulimit -l); CAP_IPC_LOCK would lift that");
             false
         }
         Err(error) => {

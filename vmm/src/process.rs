@@ -11,11 +11,13 @@ use std::thread::{Builder, JoinHandle};
 
 use api::cli::hotbay::{HotbayArgs, Seccomp};
 use api::mailbox::{self, Sender};
-use api::server::{BindError, Server, Stop};
+use api::server::{Address, BindError, Server, Stop};
 use log::LevelFilter;
 
+use crate::config::reach;
 use crate::lifecycle::{self, Ending, Vmm};
 use crate::monitor::{self, Monitor, Notice, Writer};
+use crate::sandbox::{self, Grant, Purpose};
 use crate::seccomp::{self, Filters, Kind, Mode};
 use crate::{allocator, event_loop, limits, logging, privileges, signals};
 
@@ -37,6 +39,9 @@ pub enum Error {
     /// The sandbox.
     #[error("cannot confine the process")]
     Seccomp(#[from] seccomp::Error),
+    /// Paths that it does not need.
+    #[error("cannot confine the process")]
+    Sandbox(#[from] sandbox::Error),
     /// Rights that it does not need.
     #[error("cannot confine the process")]
     Privileges(#[from] privileges::Error),
@@ -53,7 +58,7 @@ pub enum Error {
 
 /// Does what the command line asks for, until the process is to end.
 pub fn run(args: HotbayArgs) -> Result<(), Error> {
-    let HotbayArgs { api_socket, vm, seccomp, event_monitor, log_file, verbosity } = args;
+    let HotbayArgs { api_socket, vm, landlock, seccomp, event_monitor, log_file, verbosity } = args;
     // First of all: a descriptor that was passed on has the number it was given.
     let events = event_monitor.as_ref().map(monitor::open).transpose()?;
     let level = [LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug];
@@ -69,6 +74,10 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
         signals::Signals::catch().map_err(|error| Error::Start("catch signals", error))?;
     let (sender, calls) =
         mailbox::mailbox().map_err(|error| Error::Start("make the mailbox", error))?;
+    let removed_at_the_end = api_socket.as_ref().and_then(|address| match address {
+        Address::Path(path) => Some(Grant::folder("API socket's folder", path, Purpose::Removal)),
+        Address::Fd(_) => None,
+    });
     let server = api_socket.map(|address| Server::bind(&address)).transpose()?;
     log::info!("{}", privileges::give_up(limits::raise_locked_memory())?);
     let http = server.map(|server| Http::start(server, sender, &filters)).transpose()?;
@@ -81,9 +90,14 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
     let mut vmm = Vmm::new(Arc::clone(&filters), monitor.clone())
         .map_err(|error| Error::Start("make the event loop's descriptors", error))?;
     filters.apply(Kind::Main)?;
-    if let Some(config) = vm {
-        vmm.create(config)?;
-        vmm.boot(None);
+    removed_at_the_end.into_iter().for_each(|grant| vmm.sandbox.keep(grant));
+    match (vm, landlock) {
+        (Some(config), _) => {
+            vmm.create(config)?;
+            vmm.boot(None);
+        }
+        (None, Some(rules)) => vmm.confine(reach::grants(rules))?,
+        (None, None) => {}
     }
     let ending = event_loop::run(vmm, calls, signals);
     drop(http);
@@ -107,7 +121,11 @@ impl Http {
         filters: &Arc<Filters>,
     ) -> Result<Self, Error> {
         let filters = Arc::clone(filters);
-        let body = move || match filters.apply(Kind::Http) {
+        let confine = move || -> Result<(), Error> {
+            sandbox::close_off()?;
+            Ok(filters.apply(Kind::Http)?)
+        };
+        let body = move || match confine() {
             Ok(()) => server.run(&machine),
             Err(error) => log::error!("the API is not served: {}", lifecycle::chain(&error)),
         };

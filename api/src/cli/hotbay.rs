@@ -12,6 +12,7 @@ use super::{Line, Misuse, outcome};
 use crate::schema::console::{ConsoleConfig, ConsoleMode};
 use crate::schema::cpus::CpusConfig;
 use crate::schema::device::AddDevice;
+use crate::schema::landlock::LandlockConfig;
 use crate::schema::machine::VmConfig;
 use crate::schema::memory::MemoryConfig;
 use crate::schema::payload::PayloadConfig;
@@ -24,6 +25,8 @@ pub struct HotbayArgs {
     pub api_socket: Option<Address>,
     /// The VM to create and boot at once.
     pub vm: Option<VmConfig>,
+    /// Paths that stay reachable besides what hotbay and its VM need; without it, all are.
+    pub landlock: Option<Vec<LandlockConfig>>,
     /// What a forbidden system call does.
     pub seccomp: Seccomp,
     /// Where events are written; nowhere when absent.
@@ -92,6 +95,12 @@ struct Arguments {
     /// What a forbidden system call does: end the process, nothing, or be logged
     #[arg(long, value_enum, default_value = "true")]
     seccomp: Seccomp,
+    /// Reach no path of the host but what hotbay, its VM and its devices need (Landlock)
+    #[arg(long)]
+    landlock: bool,
+    /// Path that stays reachable with --landlock: path=PATH,access=r|w|rw
+    #[arg(long, value_name = "OPTIONS", requires = "landlock", num_args = 1.., action = ArgAction::Append)]
+    landlock_rules: Vec<String>,
     /// Where events of the VM are written as JSON: path=PATH, or fd=N for an inherited descriptor
     #[arg(long, value_name = "PLACE")]
     event_monitor: Option<EventMonitor>,
@@ -161,6 +170,11 @@ const MEMORY: &[Key] = &[
     ),
 ];
 
+const LANDLOCK: &[Key] = &[
+    Key("path", "path", Kind::Text),
+    Key("access", "access", Kind::Word(&[("r", "r"), ("w", "w"), ("rw", "rw"), ("wr", "rw")])),
+];
+
 const DEVICE: &[Key] = &[
     Key("path", "path", Kind::Text),
     Key("id", "id", Kind::Text),
@@ -177,12 +191,19 @@ const DEVICE: &[Key] = &[
 
 impl Arguments {
     fn check(self) -> Result<HotbayArgs, Misuse> {
-        let Self { api_socket, machine, seccomp, event_monitor, log_file, verbosity } = self;
-        let vm = machine.config()?;
+        let Self { api_socket, machine, seccomp, event_monitor, log_file, verbosity, .. } = self;
+        let rules = self.landlock_rules.iter().map(|text| landlock_rule(text));
+        let rules = rules.collect::<Result<Vec<_>, _>>()?;
+        let mut vm = machine.config()?;
+        if let Some(vm) = vm.as_mut().filter(|_| self.landlock) {
+            vm.landlock_enable = true;
+            vm.landlock_rules = Some(rules.clone()).filter(|rules| !rules.is_empty());
+        }
+        let landlock = self.landlock.then_some(rules);
         if vm.is_none() && api_socket.is_none() {
             return Err(Misuse("nothing to do: give --kernel, --api-socket, or both".to_owned()));
         }
-        Ok(HotbayArgs { api_socket, vm, seccomp, event_monitor, log_file, verbosity })
+        Ok(HotbayArgs { api_socket, vm, landlock, seccomp, event_monitor, log_file, verbosity })
     }
 }
 
@@ -227,6 +248,11 @@ fn memory(text: &str) -> Result<MemoryConfig, Misuse> {
     let mut fields = object("--memory", text, MEMORY)?;
     fields.entry("size").or_insert(MemoryConfig::default().size.into());
     body("--memory", text, fields)
+}
+
+fn landlock_rule(text: &str) -> Result<LandlockConfig, Misuse> {
+    let option = "--landlock-rules";
+    body(option, text, object(option, text, LANDLOCK)?)
 }
 
 /// A host device, as `--device` and `hotbayctl add-device` describe it.

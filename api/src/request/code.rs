@@ -36,6 +36,10 @@ codes! {
     VMM_STOPPING = "vmm.stopping";
     /// The host refused something the machine needs.
     VMM_HOST_FAILED = "vmm.host-failed";
+    /// Landlock was asked for, and the host has none, or one that is too old.
+    VMM_NO_LANDLOCK = "vmm.no-landlock";
+    /// Something lies outside of what Landlock lets this process reach.
+    VMM_OUTSIDE_LANDLOCK = "vmm.outside-landlock";
     /// No VM has been created.
     VM_NOT_CREATED = "vm.not-created";
     /// There is a VM already.

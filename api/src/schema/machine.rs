@@ -6,6 +6,7 @@ use super::console::{ConsoleConfig, ConsoleMode};
 use super::cpus::CpusConfig;
 use super::device::AddDevice;
 use super::known::{Table, knows};
+use super::landlock::LandlockConfig;
 use super::memory::MemoryConfig;
 use super::payload::PayloadConfig;
 
@@ -32,6 +33,13 @@ pub struct VmConfig {
     /// Host devices it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<AddDevice>>,
+    /// The process reaches no path from now on but what this VM and its devices
+    /// need, and `landlock_rules`. It stays so when the VM is deleted.
+    #[serde(default)]
+    pub landlock_enable: bool,
+    /// Paths that stay reachable besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landlock_rules: Option<Vec<LandlockConfig>>,
 }
 
 impl Default for VmConfig {
@@ -43,6 +51,8 @@ impl Default for VmConfig {
             serial: default_serial(),
             console: default_console(),
             devices: None,
+            landlock_enable: false,
+            landlock_rules: None,
         }
     }
 }
@@ -64,8 +74,6 @@ pub(super) const KNOWN: Table = &[
     ("generic_vhost_user", "null"),
     ("iommu", "false"),
     ("ivshmem", "null"),
-    ("landlock_enable", "false"),
-    ("landlock_rules", "null"),
     ("net", "null"),
     ("numa", "null"),
     ("pci_segments", "null"),

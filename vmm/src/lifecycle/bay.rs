@@ -4,7 +4,7 @@ use api::mailbox::Reply;
 use api::request::{Answer, Response};
 use api::schema::device::{AddDevice, RemoveDevice};
 
-use super::{Verb, Vm, Vmm};
+use super::{Error, Verb, Vm, Vmm};
 use crate::config::VmSpec;
 use crate::config::device::DeviceSpec;
 use crate::hotplug::{AddError, Removal};
@@ -21,6 +21,9 @@ impl Vmm {
         };
         if let Err(refusal) = self.effect(Verb::Devices) {
             return reply.send(Err(refusal.fault(ADD)));
+        }
+        if let Err(error) = self.sandbox.check_devices() {
+            return reply.send(Err(Error::from(error).fault(ADD)));
         }
         let Some(Vm { stage, spec: vm, .. }) = &mut self.vm else { return };
         match stage.booted() {

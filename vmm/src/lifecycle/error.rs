@@ -9,7 +9,7 @@ use super::verbs::Refusal;
 use crate::assemble;
 use crate::config::SpecError;
 use crate::hotplug::AddError;
-use crate::{boot, kvm};
+use crate::{boot, kvm, sandbox};
 
 /// Why a VM did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum Error {
     /// Something in the configuration.
     #[error("the VM's configuration is not valid")]
     Config(#[from] SpecError),
+    /// What the process may reach.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// Nothing to boot.
     #[error("the VM has no kernel to boot")]
     NoPayload,
@@ -56,6 +59,7 @@ impl Error {
             Self::Stage(refusal) => refusal.class(),
             Self::Clock(_) => (Status::Internal, code::VMM_HOST_FAILED),
             Self::Device(error) => error.class(),
+            Self::Sandbox(error) => sandbox_class(error),
             Self::Config(_) => (Status::BadRequest, code::VM_BAD_CONFIG),
             Self::Load(boot::Error::Prefault(_)) => (Status::Internal, code::VM_BOOT_FAILED),
             Self::NoPayload | Self::Load(_) => (Status::BadRequest, code::VM_BAD_PAYLOAD),
@@ -66,6 +70,19 @@ impl Error {
             | Self::Serial(_) => (Status::Internal, code::VM_BOOT_FAILED),
         };
         Fault::new(status, code, asked, self)
+    }
+}
+
+fn sandbox_class(error: &sandbox::Error) -> (Status, &'static str) {
+    match error {
+        sandbox::Error::Absent(_) | sandbox::Error::TooOld(_) => {
+            (Status::BadRequest, code::VMM_NO_LANDLOCK)
+        }
+        sandbox::Error::Missing { .. } => (Status::BadRequest, code::VM_BAD_CONFIG),
+        sandbox::Error::Outside { .. } | sandbox::Error::NoVfio => {
+            (Status::BadRequest, code::VMM_OUTSIDE_LANDLOCK)
+        }
+        sandbox::Error::Enter(_) => (Status::BadRequest, code::VMM_HOST_FAILED),
     }
 }
 

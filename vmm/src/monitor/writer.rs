@@ -9,6 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{Monitor, OpenError, sys};
+use crate::sandbox;
 use crate::seccomp::{Filters, Kind};
 
 /// Events that wait for a slow reader. More are dropped.
@@ -41,9 +42,10 @@ impl Writer {
         let ending = Arc::new(ending);
         let (queue, messages) = mpsc::sync_channel(ROOM);
         let (pen, filters) = (Pen { file, ending: Arc::clone(&ending) }, Arc::clone(filters));
-        let body = move || match filters.apply(Kind::Monitor) {
-            Ok(()) => pen.run(&messages),
-            Err(error) => log::error!("no events are written: {error}"),
+        let body = move || match (sandbox::close_off(), filters.apply(Kind::Monitor)) {
+            (Ok(()), Ok(())) => pen.run(&messages),
+            (Err(error), _) => log::error!("no events are written: {error}"),
+            (_, Err(error)) => log::error!("no events are written: {error}"),
         };
         let thread = Builder::new().name("monitor".to_owned()).stack_size(STACK).spawn(body);
         let thread = Some(thread.map_err(OpenError::Thread)?);

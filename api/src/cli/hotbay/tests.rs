@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::schema::prefault::Prefault;
+use crate::schema::landlock::LandlockAccess;
 
 fn parsed(line: &str) -> HotbayArgs {
     match parse(line.split_whitespace().map(OsString::from)).unwrap() {
@@ -143,6 +144,25 @@ fn defaults_of_what_is_not_offered_pass() {
     parsed(
         "hotbay --kernel /k --memory size=1G,mergeable=off,thp=on,hotplug_method=acpi --cpus boot=1,nested=on",
     );
+}
+
+#[test]
+fn landlock_is_for_the_process_and_the_vm_of_the_command_line() {
+    let rules = vec![
+        LandlockConfig { path: "/images".into(), access: LandlockAccess::Read },
+        LandlockConfig { path: "/var/log/vm".into(), access: LandlockAccess::ReadWrite },
+    ];
+    let words = "hotbay --api-socket /a --landlock \
+        --landlock-rules path=/images,access=r path=/var/log/vm,access=rw";
+
+    let alone = parsed(words);
+    let with_vm = parsed(&format!("{words} --kernel /k"));
+    let bare = parsed("hotbay --landlock --kernel /k");
+
+    assert_eq!((alone.landlock.as_ref(), alone.vm), (Some(&rules), None));
+    let vm = with_vm.vm.unwrap();
+    assert_eq!((vm.landlock_enable, vm.landlock_rules), (true, Some(rules)));
+    assert_eq!(bare.vm.unwrap().landlock_rules, None);
 }
 
 #[test]

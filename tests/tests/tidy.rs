@@ -167,6 +167,18 @@ fn numbers_of_cases_are_read_from_names() {
     assert_eq!(cases("17_one_vector_and_2048()"), [17]);
 }
 
+#[test]
+fn what_the_threat_model_leans_on_is_there() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
+    let text = fs::read_to_string(guide).unwrap();
+    let files: Vec<PathBuf> =
+        ["api", "devices", "vmm", "tests"].into_iter().flat_map(all_sources).collect();
+    let named = text.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs"));
+    let missing: Vec<&str> =
+        named.filter(|name| !files.iter().any(|file| file.ends_with(name))).collect();
+    assert!(missing.is_empty(), "docs/security.md names {missing:?}");
+}
+
 /// Whether `text` uses module `above`, by a path or in a braced list of the crate's modules.
 fn names(text: &str, above: &str) -> bool {
     text.match_indices(&format!("crate::{above}")).any(|(at, found)| {

@@ -194,6 +194,8 @@ fn host() -> Vec<Grant> {
         // How a function can be reset, and the like.
         Grant::optional("functions", "/sys/devices", Purpose::Read),
         Grant::optional("the host's interrupt counts", "/proc/interrupts", Purpose::Read),
+        // Whether pinning RAM is free of a limit.
+        Grant::optional("the process's own status", "/proc/self/status", Purpose::Read),
     ]
 }
 

@@ -1,8 +1,8 @@
 //! Command lines of cloud-hypervisor's users, and mistakes in them.
 
 use super::*;
-use crate::schema::prefault::Prefault;
 use crate::schema::landlock::LandlockAccess;
+use crate::schema::prefault::Prefault;
 
 fn parsed(line: &str) -> HotbayArgs {
     match parse(line.split_whitespace().map(OsString::from)).unwrap() {

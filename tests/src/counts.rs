@@ -14,13 +14,14 @@ const TRACING: &str = "/sys/kernel/tracing";
 const GUEST_RAM: u64 = 32 << 10;
 
 /// What is counted, and the kernel function (Linux 6.12) whose calls it is.
-const COUNTED: [(&str, &str); 6] = [
+const COUNTED: [(&str, &str); 7] = [
     ("route_commits", "kvm_set_irq_routing"),
     ("irqfd_calls", "kvm_irqfd"),
     ("set_irqs", "vfio_pci_set_irqs_ioctl"),
     ("config_accesses", "vfio_pci_config_rw"),
     ("memslot_changes", "kvm_arch_commit_memory_region"),
     ("userspace_msis", "kvm_send_userspace_msi"),
+    ("host_requests", "vfio_pci_core_request"),
 ];
 
 /// Calls by what is counted.
@@ -51,6 +52,11 @@ impl Probes {
             *count -= before.of(name);
         }
         Ok(counts)
+    }
+
+    /// How often it has happened since the probes were installed.
+    pub fn so_far(&self, name: &str) -> Result<u64> {
+        Ok(self.read()?.of(name))
     }
 
     fn read(&self) -> Result<Counts> {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::artifacts::{script, variable};
@@ -67,6 +67,13 @@ impl Host {
     /// Takes it back from vfio-pci.
     pub fn release(&self, bdf: &Bdf) -> Result {
         run(Command::new(script("bind-vfio")).args(["--release", &bdf.0])).map(drop)
+    }
+
+    /// Begins to take a function from vfio-pci, which waits until nobody has it open.
+    pub fn begin_to_unbind(&self, bdf: &Bdf) -> Result<Unbinding> {
+        let unbind = format!("echo {bdf} >/sys/bus/pci/drivers/vfio-pci/unbind");
+        let child = Command::new("sh").args(["-c", &unbind]).spawn();
+        Ok(Unbinding(child.doing("start a shell")?))
     }
 
     /// The driver that holds a function.
@@ -229,6 +236,29 @@ impl Drop for Hidden {
         }
     }
 }
+
+/// A function being taken from vfio-pci.
+#[derive(Debug)]
+pub struct Unbinding(Child);
+
+impl Unbinding {
+    /// Whether the kernel still waits for the function.
+    pub fn waits(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait().doing("wait for a shell")?.is_none())
+    }
+
+    /// Waits until the host has the function back.
+    pub fn ended(&mut self) -> Result {
+        let status = until("the end of the unbinding", UNBIND_LIMIT, || {
+            let status = self.0.try_wait().doing("wait for a shell")?;
+            Ok(status.map_or_else(|| Look::NotYet("it waits".into()), Look::Holds))
+        })?;
+        ensure(status.success(), || format!("the unbinding: {status}"))
+    }
+}
+
+/// From asking for a function to having it: what a guest takes to let go.
+const UNBIND_LIMIT: Duration = Duration::from_secs(120);
 
 /// Locally administered, so that it collides with none of QEMU's own.
 const VF_MAC: &str = "02:00:00:00:00:01";

@@ -14,7 +14,7 @@ use devices::pci::ecam::Ecam;
 use devices::pci::ports::ConfigPorts;
 use devices::platform::power::{self, Power, PowerEvent};
 use devices::platform::slots::Slots;
-use devices::space::{Claim, ClaimError, Space};
+use devices::space::{Claim, ClaimError};
 use devices::vfio::bars::GuestSpaces;
 use devices::vfio::iommu::Iommu;
 use kvm_ioctls::VmFd;
@@ -87,7 +87,8 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     let limit = u32::try_from(kvm.memslots()).unwrap_or(u32::MAX);
     let memory_slots = slots::Slots::new(Arc::clone(&vm), limit);
     let ram = Ram::new(spec.memory, &memory_slots)?;
-    let spaces = Spaces { memory: Arc::new(Space::default()), ports: Arc::new(Space::default()) };
+    let windows = memory_slots.of_devices();
+    let spaces = Spaces { memory: Arc::default(), ports: Arc::default(), windows };
 
     let mut board = Board { vm: &vm, spaces: &spaces, reports, claims: Vec::new() };
     board.power()?;
@@ -101,7 +102,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     let guest = GuestSpaces {
         memory: Arc::clone(&spaces.memory),
         io: Arc::clone(&spaces.ports),
-        windows: Arc::new(memory_slots.clone()),
+        windows: Arc::new(spaces.windows.clone()),
         apertures: Apertures { io: layout::PCI_IO, mem32: layout::PCI_MEM32, mem64: mem64.clone() },
     };
     let warmth = Arc::new(Warmth::new(ram.memory()));

@@ -27,6 +27,7 @@ use crate::arch::x86_64::reset::Fresh;
 use crate::events::{Event, Poster};
 use crate::kvm::kick::{Kick, install_signal};
 use crate::kvm::{self, Kvm};
+use crate::memory::slots::DeviceWindows;
 use crate::seccomp::Filters;
 
 mod gate;
@@ -44,6 +45,8 @@ pub struct Spaces {
     pub memory: Arc<Space>,
     /// Ports.
     pub ports: Arc<Space>,
+    /// Memory of devices, which the host may take away.
+    pub windows: DeviceWindows,
 }
 
 /// Why there are no processors.

@@ -21,6 +21,9 @@ pub enum Exit<'a> {
     Interrupted,
     /// Triple fault.
     Shutdown,
+    /// The guest touched memory that backs it and cannot be had any more; what the
+    /// kernel said about it. It does not say where.
+    Unbacked(String),
     /// The vCPU cannot go on; what the kernel said about it.
     Broken(String),
 }
@@ -46,6 +49,7 @@ enum Kind {
     Interrupted,
     Shutdown,
     InternalError,
+    Unbacked(String),
     Broken(String),
 }
 
@@ -59,6 +63,7 @@ pub fn run(vcpu: &mut VcpuFd) -> Exit<'_> {
         Kind::Interrupted => Exit::Interrupted,
         Kind::Shutdown => Exit::Shutdown,
         Kind::InternalError => Exit::Broken(internal_error(run)),
+        Kind::Unbacked(reason) => Exit::Unbacked(reason),
         Kind::Broken(reason) => Exit::Broken(reason),
     }
 }
@@ -72,6 +77,7 @@ fn enter(vcpu: &mut VcpuFd) -> Kind {
         Ok(VcpuExit::InternalError) => Kind::InternalError,
         Ok(other) => Kind::Broken(format!("unexpected exit: {other:x?}")),
         Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => Kind::Interrupted,
+        Err(error) if error.errno() == libc::EFAULT => Kind::Unbacked(format!("KVM_RUN: {error}")),
         Err(error) => Kind::Broken(format!("KVM_RUN: {error}")),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use devices::io::Access;
+use devices::memory::{Backing, Windows as _};
 use devices::space::{Claim, Space};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -49,7 +50,8 @@ fn scene(count: u8, code: &[u8]) -> Option<Scene> {
     let kvm = Kvm::open().unwrap();
     let vm = kvm.create_vm().unwrap();
     let backings = Backings { size: 2 << 20, ..Backings::default() };
-    let ram = Ram::new(backings, &Slots::new(Arc::clone(&vm), 8)).unwrap();
+    let slots = Slots::new(Arc::clone(&vm), 8);
+    let ram = Ram::new(backings, &slots).unwrap();
     ram.memory().write_slice(code, GuestAddress(CODE)).unwrap();
     entry().write_tables(ram.memory()).unwrap();
     let (ports, memory) = (Arc::new(Space::default()), Arc::new(Space::default()));
@@ -57,7 +59,7 @@ fn scene(count: u8, code: &[u8]) -> Option<Scene> {
     let claim = ports.claim(PORT, 1, Arc::new(Tap(sender))).unwrap();
     let (poster, inbox) = events::channel().unwrap();
     let filters = Arc::new(Filters::new(Mode::False).unwrap());
-    let spaces = Spaces { memory, ports };
+    let spaces = Spaces { memory, ports, windows: slots.of_devices() };
     let vcpus = Vcpus::new((&kvm, &vm), count, &spaces, (&poster, &filters)).unwrap();
     Some(Scene { vcpus, _ram: ram, _claim: claim, spaces, written, inbox })
 }
@@ -241,4 +243,34 @@ fn held_guest_can_be_reset_and_dropped() {
 
     scene.vcpus.hold();
     drop(scene);
+}
+
+/// mov eax, [WINDOW]; out 0x80, al; jmp back to the mov
+const READER: [u8; 13] = [0xa1, 0, 0, 0, 0x10, 0, 0, 0, 0, 0xe6, 0x80, 0xeb, 0xf3];
+const WINDOW: u64 = 0x1000_0000;
+
+/// A page of 42s as a device's memory, and the file that it is of.
+fn device_memory() -> (std::fs::File, vm_memory::MmapRegion<()>) {
+    let file = tempfile::tempfile().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[42; 4096], 0).unwrap();
+    let of_file = vm_memory::FileOffset::new(file.try_clone().unwrap(), 0);
+    (file, vm_memory::MmapRegion::from_file(of_file, 4096).unwrap())
+}
+
+#[test]
+fn guest_whose_device_memory_goes_away_lives_and_its_accesses_come_out() {
+    let Some(scene) = scene(1, &READER) else { return };
+    let (file, memory) = device_memory();
+    let backing = Backing { host: std::ptr::NonNull::new(memory.as_ptr()).unwrap(), size: 4096 };
+    let _window = scene.spaces.windows.open(WINDOW, backing).unwrap();
+    let (sender, _written) = mpsc::channel();
+    let _claim = scene.spaces.memory.claim(WINDOW, 4096, Arc::new(Tap(sender))).unwrap();
+    scene.vcpus.start(entry());
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [42]);
+
+    // As if the host had found the device gone.
+    file.set_len(0).unwrap();
+
+    while scene.written.recv_timeout(PATIENCE).unwrap() != [0] {}
+    assert_eq!(scene.inbox.drain(), []);
 }

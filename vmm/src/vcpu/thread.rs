@@ -94,7 +94,11 @@ impl Body {
                     self.shared.events.post(Event::TripleFault { vcpu: self.id });
                     return Left::Stalled;
                 }
-                Exit::Broken(reason) => {
+                // Tried again: without the window, the access comes out to us.
+                Exit::Unbacked(_) if self.shared.spaces.windows.close_one() => {
+                    log::warn!("a device's memory has gone: one of its windows is closed");
+                }
+                Exit::Unbacked(reason) | Exit::Broken(reason) => {
                     self.report(reason);
                     return Left::Stalled;
                 }

@@ -84,3 +84,33 @@ impl Drop for Pin {
         self.disconnect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use kvm_ioctls::Kvm;
+
+    use super::*;
+    use crate::kvm::testing;
+
+    #[test]
+    fn line_keeps_its_eventfds_and_forgets_what_they_counted() {
+        if !testing::has_hypervisor() {
+            return;
+        }
+        let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());
+        vm.create_irq_chip().unwrap();
+        let mut pin = Pin::of(vm, Slot::new(1).unwrap(), 0);
+        let numbers = |ends: LineEnds<'_>| [ends.trigger.as_raw_fd(), ends.resample.as_raw_fd()];
+        let first = numbers(pin.connect().unwrap());
+        pin.ends.as_ref().unwrap().resample.write(1).unwrap();
+
+        pin.disconnect();
+        pin.disconnect();
+
+        let ends = pin.ends.as_ref().unwrap();
+        assert!(ends.trigger.read().is_err() && ends.resample.read().is_err());
+        assert_eq!(numbers(pin.connect().unwrap()), first, "a vCPU closes nothing");
+    }
+}

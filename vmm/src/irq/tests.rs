@@ -220,6 +220,22 @@ fn case_15_reset_forgets_what_was_pending() {
 }
 
 #[test]
+fn eventfd_of_a_vector_lives_until_the_function_goes() {
+    in_both_stages(|scene, vectors| {
+        let made = vectors.trigger(0).unwrap();
+
+        vectors.reset();
+        assert!(Arc::ptr_eq(&made, &vectors.trigger(0).unwrap()), "a vCPU closes nothing");
+        vectors.give_back();
+        assert!(Arc::ptr_eq(&made, &vectors.trigger(0).unwrap()));
+
+        vectors.apply(&[to(0, 0x47)]).unwrap();
+        fire(vectors, 0);
+        assert_eq!(scene.await_arrival(), [0x47], "and it works as before");
+    });
+}
+
+#[test]
 fn case_26_vectors_woken_one_by_one_share_a_commit_and_toggling_costs_none() {
     let Some(scene) = scene() else { return };
     let mut vectors = scene.lend(64);

@@ -26,11 +26,26 @@ const FIRST_CLIENT: u64 = 2;
 /// Events fetched at a time.
 const BATCH: usize = 64;
 
+/// Visitors who are let in before clients have their turn again: those who come and
+/// go without end must neither keep the others waiting nor fill their places.
+const VISITORS: usize = 16;
+
 /// Pause before knocking again at an empty stock of descriptors, in milliseconds.
 const RETRY_MS: i32 = 20;
 
 /// How long the last answers may take to go out when the server stops.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Who may be at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Knock {
+    /// Nobody until it says so again.
+    Nobody,
+    /// Perhaps somebody.
+    Somebody,
+    /// Perhaps somebody, but there is no descriptor to open it with.
+    Unheard,
+}
 
 /// Registers what the loop waits for besides clients.
 pub(super) fn watch(epoll: &Epoll, door: &Door, finished: &Finished) -> io::Result<()> {
@@ -49,8 +64,7 @@ pub(super) struct Clients<'a> {
     surplus: VecDeque<u64>,
     /// Clients that have more to do at once.
     again: BTreeSet<u64>,
-    /// There may be somebody at the door.
-    knocking: bool,
+    knock: Knock,
     next_token: u64,
 }
 
@@ -69,7 +83,7 @@ impl<'a> Clients<'a> {
             connections: BTreeMap::new(),
             surplus: VecDeque::new(),
             again: BTreeSet::new(),
-            knocking: false,
+            knock: Knock::Nobody,
             next_token: FIRST_CLIENT,
         }
     }
@@ -84,7 +98,7 @@ impl<'a> Clients<'a> {
             let timeout = self.patience();
             for event in wait(self.epoll, timeout, &mut events)? {
                 match event.data() {
-                    DOOR => self.knocking = true,
+                    DOOR => self.knock = Knock::Somebody,
                     FINISHED => {}
                     token => self.advance(token),
                 }
@@ -105,11 +119,12 @@ impl<'a> Clients<'a> {
     fn patience(&self) -> i32 {
         const FOREVER: i32 = -1;
         if !self.again.is_empty() {
-            0
-        } else if self.knocking {
-            RETRY_MS
-        } else {
-            FOREVER
+            return 0;
+        }
+        match self.knock {
+            Knock::Somebody => 0,
+            Knock::Unheard => RETRY_MS,
+            Knock::Nobody => FOREVER,
         }
     }
 
@@ -140,17 +155,23 @@ impl<'a> Clients<'a> {
     }
 
     fn let_in(&mut self) {
-        while self.knocking {
+        for _ in 0..VISITORS {
+            if self.knock == Knock::Nobody {
+                return;
+            }
             match self.door.open() {
                 Visitor::Guest(stream) if self.connections.len() < MAX_CLIENTS => {
                     self.admit(&stream, Connection::new(stream.clone()));
                 }
                 Visitor::Guest(stream) | Visitor::Surplus(stream) => self.turn_away(&stream),
                 Visitor::Nobody => {
-                    self.knocking = false;
+                    self.knock = Knock::Nobody;
                     self.door.restock(SPARES - self.surplus.len());
                 }
-                Visitor::Unknown if self.surplus.is_empty() => return,
+                Visitor::Unknown if self.surplus.is_empty() => {
+                    self.knock = Knock::Unheard;
+                    return;
+                }
                 Visitor::Unknown => self.show_out(),
             }
         }

@@ -175,11 +175,10 @@ impl Bay {
             Ok(plan) => plan,
             Err(error) => return reply.send(Err(error.fault(asked))),
         };
-        let job = move || {
+        self.on_worker(&asked.clone(), reply, move |reply| {
             let checked = plan.preflight();
             reply.send(checked.map(|()| Response::Done).map_err(|error| error.fault(asked)));
-        };
-        self.on_worker(job);
+        });
     }
 
     /// Starts to add a device that the machine boots with.

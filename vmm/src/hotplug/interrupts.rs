@@ -1,7 +1,7 @@
 //! Interrupts as clients see and test them: on a worker, because a function's
 //! lock may be held across system calls.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use api::mailbox::Reply;
 use api::request::{Fault, Response, Status, code};
@@ -15,7 +15,7 @@ use devices::vfio::interrupts::{FireError, Mode, Refusal, VectorView, View};
 use devices::vfio::sys::device::Index;
 use devices::vfio::taken::Taken;
 
-use super::Bay;
+use super::{AddError, Bay};
 use crate::config::device::DeviceId;
 
 /// Why a device's interrupts were not shown, or not tested.
@@ -50,7 +50,7 @@ impl Bay {
             None => Ok(self.all_present()),
         };
         match found {
-            Ok(devices) => self.on_worker(move || {
+            Ok(devices) => self.on_worker("cannot show interrupts", reply, move |reply| {
                 let answer = show(&devices);
                 // Before the answer: a client that has it may take the device away.
                 drop(devices);
@@ -64,7 +64,7 @@ impl Bay {
     pub fn test_interrupt(&mut self, id: &DeviceId, vector: u16, reply: Reply) {
         let asked = format!("cannot test interrupt {vector} of device {id}");
         match self.present(id) {
-            Ok(device) => self.on_worker(move || {
+            Ok(device) => self.on_worker(&asked.clone(), reply, move |reply| {
                 let fired = device.function.interrupts().fire(vector);
                 drop(device);
                 let fault = |error| InterruptError::from(error).fault(&asked);
@@ -85,10 +85,24 @@ impl Bay {
         self.devices.keys().filter_map(|id| self.present(id).ok()).collect()
     }
 
-    /// A job that cannot be started drops its reply, which answers 503.
-    pub(super) fn on_worker(&mut self, job: impl FnOnce() + Send + 'static) {
-        if let Err(error) = self.workers.start(job) {
-            log::error!("no worker to look at devices: {error}");
+    /// Has a worker do `job`, which answers. The reply follows the worker, for a job
+    /// that cannot be started is gone with all it has.
+    pub(super) fn on_worker(
+        &mut self,
+        asked: &str,
+        reply: Reply,
+        job: impl FnOnce(Reply) + Send + 'static,
+    ) {
+        let (sender, receiver) = mpsc::channel();
+        let started = self.workers.start(move || {
+            if let Ok(reply) = receiver.recv() {
+                job(reply);
+            }
+        });
+        match started {
+            // The worker waits for it.
+            Ok(()) => drop(sender.send(reply)),
+            Err(error) => reply.send(Err(AddError::Worker(error).fault(asked))),
         }
     }
 }

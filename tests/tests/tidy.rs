@@ -66,6 +66,8 @@ const TESTS: &[&str] = &[
     "wide",
     "lab",
     "bin",
+    "soak",
+    "bin",
 ];
 
 /// The address map: constants only, which every module may name.

@@ -2,16 +2,16 @@
 //! left of them. docs/testing.md has the long version.
 
 use std::env;
-use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::error::{Doing, ensure, same};
+use tests::held::Held;
 use tests::http::Api;
 use tests::wait::{Look, until};
-use tests::{Error, Function, Host, Kind, Options, Result, Vm, in_lab};
+use tests::{Error, Function, Kind, Options, Result, Vm, in_lab};
 
 /// From the interface coming up to the vectors being live.
 const FIRST_LIMIT: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ fn case_21_unplugged_while_it_fires_again_and_again() {
         let mut vm = Options { cpus: "boot=2", ..Options::default() }.boot()?;
         // The first time, what is kept for ever is made: the guest's own state, and hotbay's.
         cycle(&mut vm, &nic)?;
-        let before = held(&vm, host)?;
+        let before = Held::of(&vm, host)?;
         let begun = Instant::now();
         let mut fired = 0;
 
@@ -42,44 +42,16 @@ fn case_21_unplugged_while_it_fires_again_and_again() {
             fired += cycle(&mut vm, &nic)?;
         }
 
-        vm.descriptors_return_to(host, before.descriptors)?;
-        let after = held(&vm, host)?;
+        vm.descriptors_return_to(host, before.resources.descriptors)?;
+        let after = Held::of(&vm, host)?;
         println!(
             "measured: {cycles} cycles in {:.0?}, {fired} interrupts asked for; {before:?}, then {after:?}",
             begun.elapsed()
         );
         let grown = after.mappings.saturating_sub(before.mappings);
         ensure(grown <= STACKS, || format!("{grown} mappings more than before"))?;
-        same("what hotbay holds", &Held { mappings: 0, ..after }, &Held { mappings: 0, ..before })
+        same("what hotbay holds", &after.resources, &before.resources)
     });
-}
-
-/// What a function that is gone has given back.
-#[derive(Debug, PartialEq, Eq)]
-struct Held {
-    descriptors: usize,
-    /// All of its address space, and those that show a device.
-    mappings: usize,
-    device_mappings: usize,
-    threads: usize,
-    routes: u64,
-    memory_slots: u64,
-    free_slots: u64,
-}
-
-fn held(vm: &Vm, host: &Host) -> Result<Held> {
-    let maps = fs::read_to_string(format!("/proc/{}/maps", vm.pid())).doing("read mappings")?;
-    let counters = vm.counters()?;
-    let machine = |name: &str| counters["__machine"][name].as_u64().unwrap_or(u64::MAX);
-    Ok(Held {
-        descriptors: vm.settled_descriptors(host)?,
-        mappings: maps.lines().count(),
-        device_mappings: maps.lines().filter(|line| line.contains("vfio")).count(),
-        threads: host.threads(vm.pid())?.len(),
-        routes: machine("routes"),
-        memory_slots: machine("memory_slots"),
-        free_slots: machine("free_slots"),
-    })
 }
 
 /// Plugs the function in, brings its interface up and takes it away while the guest sends packets and the

@@ -117,10 +117,10 @@ impl<'o> Tracer<'o> {
             let stop = waitpid(None, Some(flags)).map_err(io::Error::from).doing("trace")?;
             if self.stopped(stop)? {
                 waiting = waiting.saturating_sub(1);
-                if waiting == 0 {
-                    if let Some(ready) = ready.take() {
-                        ready.send(()).map_err(|_| unexpected("nobody waits for the tracer"))?;
-                    }
+                if waiting == 0
+                    && let Some(ready) = ready.take()
+                {
+                    ready.send(()).map_err(|_| unexpected("nobody waits for the tracer"))?;
                 }
             }
         }

@@ -173,6 +173,11 @@ impl Vm {
     /// Asks the guest to let go of a device, and waits until it is gone and closed.
     pub fn remove(&self, id: &str) -> Result {
         self.api.put_json("vm.remove-device", &json!({ "id": id }))?.ok()?;
+        self.gone(id)
+    }
+
+    /// Waits until a device that leaves is gone and closed.
+    pub fn gone(&self, id: &str) -> Result {
         until(&format!("the removal of {id}"), STOP_LIMIT, || {
             let devices = self.info()?["device_tree"].take();
             Ok(match devices.get(id) {

@@ -1,14 +1,12 @@
 //! Each system call that may fail in an add or a removal fails once: nothing is left behind, the next add works, and so
 //! does its device in the guest. docs/testing.md has the long version.
 
-use std::env;
-use std::str::FromStr;
-
 use serde_json::json;
 use tests::error::{ensure, same};
 use tests::faults::{Fault, Struck, during};
 use tests::held::Held;
 use tests::http::Answer;
+use tests::rounds::{number, seed};
 use tests::vm::add_body;
 use tests::{Error, Function, Host, Kind, Options, Result, Vm, in_lab};
 
@@ -56,10 +54,11 @@ impl<'h> Bench<'h> {
         &mut self,
         mut scene: impl FnMut(&mut Self, Fault) -> Result<Option<Struck>>,
     ) -> Result<usize> {
-        let (stride, seed) = (number("HOTBAY_FAULTS_STRIDE", STRIDE)?, number("HOTBAY_SEED", 0)?);
+        let stride = number("HOTBAY_FAULTS_STRIDE", STRIDE)?;
+        let first = usize::try_from(seed()?).unwrap_or_default() % stride;
         let mut tried = 0;
         for thread in THREADS {
-            for after in (seed % stride..).step_by(stride) {
+            for after in (first..).step_by(stride) {
                 let Some(struck) = scene(self, Fault { thread, after })? else { break };
                 let named = |error: Error| Error::Unexpected(format!("after {struck}: {error}"));
                 self.all_is_well().map_err(named)?;
@@ -112,13 +111,5 @@ impl<'h> Bench<'h> {
         if let Some(struck) = struck {
             println!("{what}: {struck}: {} {}", answer.status, answer.body);
         }
-    }
-}
-
-fn number(variable: &str, otherwise: usize) -> Result<usize> {
-    match env::var(variable) {
-        Ok(text) => usize::from_str(&text)
-            .map_err(|_| Error::Unexpected(format!("{variable}={text} is no number"))),
-        Err(_) => Ok(otherwise),
     }
 }

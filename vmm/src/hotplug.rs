@@ -22,6 +22,7 @@ mod interrupts;
 mod notices;
 mod remove;
 mod reset;
+mod stale;
 mod view;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ use api::mailbox::Reply;
 use api::request::Response;
 use api::schema::device::PciDeviceInfo;
 use devices::pci::Slot;
-use devices::pci::bus::{Bus, Reservation};
+use devices::pci::bus::{Bus, Reservation, SlotError};
 use devices::platform::slots::Slots;
 use devices::vfio::bars::GuestSpaces;
 use devices::vfio::counters::Counter;
@@ -59,13 +60,14 @@ pub use self::error::AddError;
 use self::remove::Waiter;
 pub use self::remove::{Removal, RemoveError};
 pub use self::reset::Restless;
+use self::stale::Stale;
 
 /// What a worker has finished.
 pub enum Finished {
     /// A device was built, or could not be.
     Built(DeviceId, Result<Built, AddError>),
     /// The host has a device back; its slot goes with this.
-    Gone(DeviceId, Option<Reservation>),
+    Gone(DeviceId, Reservation),
     /// Functions that are being reset write no memory any more.
     Quiet(Vec<DeviceId>),
     /// A reset of functions has come to its end, whether it worked or not, after so
@@ -109,6 +111,7 @@ pub struct Bay {
     devices: BTreeMap<DeviceId, Device>,
     bus: Arc<Bus>,
     slots: Arc<Slots>,
+    stale: Stale,
     host: Host,
     finished: Poster<Finished>,
     monitor: Monitor,
@@ -155,7 +158,8 @@ impl Bay {
         workers: Workers,
     ) -> Self {
         let devices = BTreeMap::new();
-        Self { workers, devices, bus, slots, host, finished, monitor, next_id: 0 }
+        let stale = Stale::default();
+        Self { workers, devices, bus, slots, stale, host, finished, monitor, next_id: 0 }
     }
 
     /// Starts to add a device; `reply` is answered when the guest has been told
@@ -293,11 +297,19 @@ impl Bay {
         if let Some((holder, _)) = holder {
             return Err(AddError::InUse(function.name().to_owned(), holder.clone()));
         }
-        let place = self.bus.reserve(spec.slot)?;
+        let place = self.place(spec.slot)?;
         let host = self.host.clone();
         spec.id = Some(id.clone());
         let others = self.devices.values().map(|device| device.function.clone()).collect();
         Ok(build::Plan { id, spec, function, others, place, host })
+    }
+
+    /// Takes a slot, if need be one that the guest believes is in use.
+    fn place(&mut self, wanted: Option<Slot>) -> Result<Reservation, SlotError> {
+        match self.bus.reserve(wanted) {
+            Err(_) if self.stale.give_up(wanted) => self.bus.reserve(wanted),
+            outcome => outcome,
+        }
     }
 
     fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {

@@ -14,6 +14,7 @@ use devices::vfio::function::Passthrough;
 
 use super::{Bay, Device, Finished, Stage};
 use crate::config::device::{DeviceError, DeviceId};
+use crate::events::Poster;
 use crate::monitor::DeviceNotice;
 
 /// A guest that has not let go by then is said to have timed out; it still may.
@@ -68,29 +69,49 @@ impl Bay {
     /// worker give it back. A slot without a device, or with one on its way in
     /// or out, stays as it is.
     pub fn eject(&mut self, slot: Slot) {
+        if self.stale.settle(slot) {
+            log::info!("the guest has let go of slot {slot}, whose device is gone");
+            return;
+        }
+        if self.leave(slot) {
+            self.slots.forget(slot.number());
+        }
+    }
+
+    /// Takes the device in `slot` without waiting for the guest, which goes on
+    /// being asked: it must forget the device before another comes there.
+    fn force(&mut self, slot: Slot) {
+        if self.leave(slot) {
+            self.stale.expect(slot);
+            self.slots.remove(slot.number());
+        }
+    }
+
+    /// Returns whether there was a device to take.
+    fn leave(&mut self, slot: Slot) -> bool {
         let found = self.devices.iter().find(|(_, device)| device.slot == slot);
-        let Some((id, _)) = found else { return };
+        let Some((id, _)) = found else { return false };
         let id = id.clone();
-        let Some(device) = self.devices.get_mut(&id) else { return };
+        let Some(device) = self.devices.get_mut(&id) else { return false };
         let (function, waiters) = match std::mem::replace(&mut device.stage, Stage::none()) {
             Stage::Attached(function) => (function, Vec::new()),
             Stage::Removing(function, waiters) => (function, waiters),
             other @ (Stage::Adding(_) | Stage::Leaving(_)) => {
                 device.stage = other;
-                return;
+                return false;
             }
         };
-        self.slots.forget(slot.number());
         self.enter(&id, Stage::Leaving(waiters));
-        let Some((on_bus, place)) = self.bus.evict(slot) else { return };
+        let Some((on_bus, place)) = self.bus.evict(slot) else { return false };
         drop(on_bus);
         log::info!("device {id} leaves slot {slot}");
         self.give_back(id, function, place);
+        true
     }
 
     /// The host has a device back.
-    pub fn gone(&mut self, id: &DeviceId, place: Option<Reservation>) {
-        drop(place);
+    pub fn gone(&mut self, id: &DeviceId, place: Reservation) {
+        self.stale.keep(place);
         log::info!("device {id} is gone");
         if let Some(Device { stage: Stage::Leaving(waiters), slot, .. }) = self.devices.remove(id) {
             self.monitor.tell_of(id.as_str(), DeviceNotice::Removed(&slot.to_string()));
@@ -120,7 +141,7 @@ impl Bay {
         if force {
             log::warn!("device {id} is taken from the guest by force");
             self.monitor.tell_of(id.as_str(), DeviceNotice::Forced);
-            self.eject(slot);
+            self.force(slot);
         } else if matches!(self.devices.get(id), Some(Device { stage: Stage::Removing(..), .. })) {
             self.slots.remove(slot.number());
         }
@@ -133,15 +154,27 @@ impl Bay {
         function: Arc<Passthrough>,
         place: Reservation,
     ) {
-        let (finished, of) = (self.finished.clone(), id.clone());
-        let close = move || {
-            close(function);
-            finished.post(Finished::Gone(of, Some(place)));
-        };
-        if let Err(error) = self.workers.start(close) {
-            // Closed by the closure's own drop, here and now, and its place is free.
+        let finished = self.finished.clone();
+        let leaving = Return { id, parts: Some((function, place)), finished };
+        if let Err(error) = self.workers.start(move || drop(leaving)) {
+            // It was dropped with the job, here and now.
             log::error!("a device was closed on the event loop: {error}");
-            self.finished.post(Finished::Gone(id, None));
+        }
+    }
+}
+
+/// A function on its way back to the host. Wherever this is dropped, the function is closed and that is said.
+struct Return {
+    id: DeviceId,
+    parts: Option<(Arc<Passthrough>, Reservation)>,
+    finished: Poster<Finished>,
+}
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if let Some((function, place)) = self.parts.take() {
+            close(function);
+            self.finished.post(Finished::Gone(self.id.clone(), place));
         }
     }
 }

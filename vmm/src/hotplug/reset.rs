@@ -32,6 +32,7 @@ impl Bay {
         let writing = leaving.map(|(id, _)| id.clone()).chain(resetting.clone()).collect();
         steps.into_iter().for_each(|step| self.begin_step(&Arc::new(step)));
         self.slots.reset();
+        self.stale.clear();
         // Who has been asked for is asked for again, in the new boot.
         for device in self.devices.values() {
             if let Stage::Removing(..) = device.stage {

@@ -49,7 +49,7 @@ impl Vmm {
         }
     }
 
-    fn gone(&mut self, id: &DeviceId, place: Option<Reservation>) {
+    fn gone(&mut self, id: &DeviceId, place: Reservation) {
         if let Some(machine) = self.vm.as_mut().and_then(|vm| vm.stage.booted()) {
             machine.bay.gone(id, place);
         }

@@ -119,7 +119,8 @@ impl Options {
         for (bdf, id) in &self.devices {
             command.arg("--device").arg(format!("path={},id={id}", bdf.path().display()));
         }
-        command.args(&self.arguments);
+        // Shown only if a scene fails, and then every line counts.
+        command.arg("-v").args(&self.arguments);
         Ok(command)
     }
 }

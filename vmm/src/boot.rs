@@ -12,11 +12,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use devices::platform::power::{self, RESET_VALUE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::arch::x86_64::registers::Entry;
-use crate::memory::layout;
 use crate::memory::ram::Memory;
 
 mod initramfs;
@@ -32,9 +30,9 @@ const COMMAND_LINE_MAX: usize = 2048;
 const HIGH_MEMORY: u64 = 0x10_0000;
 /// Where a processor begins in real mode, seen from the first MiB.
 const RESET_VECTOR: u64 = 0xf_fff0;
-/// Port of the reset register.
-#[expect(clippy::cast_possible_truncation, reason = "ports have 16 bits")]
-const RESET_PORT: u16 = (layout::POWER_PORT + power::RESET) as u16;
+/// The keyboard controller's command port, and its command for a reset.
+const COMMAND_PORT: u8 = 0x64;
+const PULSE_RESET: u8 = 0xfe;
 
 /// What to boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,17 +125,15 @@ pub fn load(memory: &Memory, payload: &Payload, rsdp: Option<u64>) -> Result<Ent
 
 /// Writes what a PC's firmware has at the reset vector: code that resets the
 /// machine. A Linux without EFI on hardware-reduced ACPI wants to reboot through
-/// EFI, finds none, and as its last resort jumps there in real mode.
+/// EFI, finds none, and as its last resort jumps there in real mode. It pulls the
+/// keyboard controller's line, so that the log tells this way from the usual one.
 fn write_reset_vector(memory: &Memory) -> Result<(), Error> {
-    let [low, high] = RESET_PORT.to_le_bytes();
     let code = [
         0xb0,
-        RESET_VALUE, // mov al, RESET_VALUE
-        0xba,
-        low,
-        high, // mov dx, RESET_PORT
-        0xee, // out dx, al
-        0xf4, // hlt
+        PULSE_RESET, // mov al, PULSE_RESET
+        0xe6,
+        COMMAND_PORT, // out COMMAND_PORT, al
+        0xf4,         // hlt
         0xeb,
         0xfd, // jmp to the hlt
     ];

@@ -269,7 +269,6 @@ impl Bay {
     /// Does what time demands: reminds a guest that has not looked, answers
     /// those who have waited long enough. Returns whether there is more to come.
     pub fn tick(&mut self) -> bool {
-        let unread = self.slots.remind();
         let now = Instant::now();
         for (id, device) in &mut self.devices {
             remove::answer_expired(id, &mut device.stage, now);
@@ -278,10 +277,12 @@ impl Bay {
             }
             if device.is_due(now) {
                 device.overdue = true;
+                // It may have been asked before it had a driver to hear it.
+                self.slots.remove(device.slot.number());
                 self.monitor.tell_of(id.as_str(), DeviceNotice::TimedOut);
             }
         }
-        unread || self.devices.values().any(Device::waits_for_time)
+        self.slots.remind() || self.devices.values().any(Device::waits_for_time)
     }
 
     /// Checks what can be checked at once and takes the slot; the rest is the

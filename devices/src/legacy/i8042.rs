@@ -27,6 +27,7 @@ impl Trigger for Reset {
     type E = Infallible;
 
     fn trigger(&self) -> Result<(), Infallible> {
+        log::info!("the guest pulls the keyboard controller's reset line");
         self.0.post(PowerEvent::Reset);
         Ok(())
     }

@@ -62,7 +62,10 @@ impl Access for Power {
 
     fn write(&self, offset: u64, data: &[u8]) {
         let events = (offset..=u64::MAX).zip(data).filter_map(|(at, byte)| requested(at, *byte));
-        events.for_each(|event| self.events.post(event));
+        for event in events {
+            log::info!("the guest writes a power register: {event:?}");
+            self.events.post(event);
+        }
     }
 }
 

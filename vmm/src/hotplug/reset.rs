@@ -34,8 +34,10 @@ impl Bay {
         self.slots.reset();
         self.stale.clear();
         // Who has been asked for is asked for again, in the new boot.
-        for device in self.devices.values() {
+        for device in self.devices.values_mut() {
             if let Stage::Removing(..) = device.stage {
+                device.since = Instant::now();
+                device.overdue = false;
                 self.slots.remove(device.slot.number());
             }
         }

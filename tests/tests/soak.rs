@@ -1,4 +1,5 @@
-//! Plugged and unplugged for a long time: in any order, from a guest under load, one that never lets go, and from VMMs that are killed. `scripts/soak` has the long version.
+//! Plugged and unplugged for a long time: in any order, from a guest under load, from one that never lets go, and from
+//! VMMs that are killed. docs/testing.md has the long version.
 
 use std::collections::BTreeMap;
 use std::fs;

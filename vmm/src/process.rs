@@ -79,7 +79,9 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
         Address::Fd(_) => None,
     });
     let server = api_socket.map(|address| Server::bind(&address)).transpose()?;
-    log::info!("{}", privileges::give_up(limits::raise_locked_memory())?);
+    // Not in the log line: its arguments are not looked at unless it is written.
+    let given_up = privileges::give_up(limits::raise_locked_memory())?;
+    log::info!("{given_up}");
     let http = server.map(|server| Http::start(server, sender, &filters)).transpose()?;
 
     let written = events.map(|file| Writer::start(file, &filters)).transpose()?;

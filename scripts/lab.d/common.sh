@@ -11,7 +11,7 @@ host_flavour=${HOTBAY_LAB_HOST:-${flavours[0]}}
   { printf 'lab: HOTBAY_LAB_HOST=%s: there are %s\n' "$host_flavour" "${flavours[*]}" >&2; exit 125; }
 
 # The lab's own failures, so that a caller can tell them from the command's.
-readonly lab_failed=125 lab_timed_out=124
+readonly lab_failed=125 lab_timed_out=124 lab_frozen=123
 
 note() { printf 'lab: %s\n' "$*" >&2; }
 die() { note "$*"; exit "$lab_failed"; }

@@ -84,6 +84,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     let kvm = Kvm::open()?;
     let vm = kvm.create_vm()?;
     let fresh_chips = Irqchips::capture(&vm)?;
+    fresh_chips.restore(&vm)?;
     let limit = u32::try_from(kvm.memslots()).unwrap_or(u32::MAX);
     let memory_slots = slots::Slots::new(Arc::clone(&vm), limit);
     let ram = Ram::new(spec.memory, &memory_slots)?;

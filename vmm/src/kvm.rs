@@ -133,17 +133,27 @@ impl Kvm {
     }
 }
 
-/// State of the three interrupt controllers that all vCPUs share.
+/// All eight lines of a PIC, in its mask register.
+const ALL_LINES: u8 = 0xff;
+
+/// State at power-on of the three interrupt controllers that all vCPUs share, with
+/// both PICs masked, as firmware leaves them. A guest on hardware-reduced ACPI never
+/// touches those, and until it has its own local APIC in order, what comes through
+/// them interrupts it with the vectors of exceptions: an edge of the hot-plug
+/// registers' line in early boot was a #BR, and the end of that boot.
 #[derive(Debug)]
 pub struct Irqchips([kvm_irqchip; 3]);
 
 impl Irqchips {
-    /// Reads the state of all three.
+    /// Reads the state of all three of a machine that has not run.
     pub fn capture(vm: &VmFd) -> Result<Self, Error> {
         let mut chips = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC]
             .map(|chip_id| kvm_irqchip { chip_id, ..kvm_irqchip::default() });
         for chip in &mut chips {
             vm.get_irqchip(chip).map_err(Error::call("read an interrupt controller"))?;
+            if chip.chip_id != KVM_IRQCHIP_IOAPIC {
+                chip.chip.pic.imr = ALL_LINES;
+            }
         }
         Ok(Self(chips))
     }

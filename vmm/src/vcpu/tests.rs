@@ -6,11 +6,13 @@ use std::time::Duration;
 use devices::io::Access;
 use devices::memory::{Backing, Windows as _};
 use devices::space::{Claim, Space};
+use kvm_ioctls::VmFd;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::events::{self, Inbox};
-use crate::kvm::testing;
+use crate::kvm::{Irqchips, testing};
+use crate::memory::layout;
 use crate::memory::ram::{Backings, Ram};
 use crate::memory::slots::Slots;
 use crate::seccomp::{Filters, Mode};
@@ -40,6 +42,7 @@ struct Scene {
     spaces: Spaces,
     written: Receiver<Vec<u8>>,
     inbox: Inbox<Event>,
+    vm: Arc<VmFd>,
 }
 
 /// `None` on a machine without a hypervisor.
@@ -61,7 +64,7 @@ fn scene(count: u8, code: &[u8]) -> Option<Scene> {
     let filters = Arc::new(Filters::new(Mode::False).unwrap());
     let spaces = Spaces { memory, ports, windows: slots.of_devices() };
     let vcpus = Vcpus::new((&kvm, &vm), count, &spaces, (&poster, &filters)).unwrap();
-    Some(Scene { vcpus, _ram: ram, _claim: claim, spaces, written, inbox })
+    Some(Scene { vcpus, _ram: ram, _claim: claim, spaces, written, inbox, vm })
 }
 
 fn entry() -> Entry {
@@ -103,6 +106,24 @@ fn guest_writes_a_port_and_does_so_again_after_each_reset() {
     }
 
     assert!(scene.written.try_recv().is_err());
+}
+
+#[test]
+fn edge_on_a_shared_line_does_not_reach_a_guest_that_has_set_up_nothing() {
+    // sti; nop; mov al, 42; out 0x80, al; hlt; jmp back to the hlt
+    let code = [0xfb, 0x90, 0xb0, 42, 0xe6, 0x80, 0xf4, 0xeb, 0xfd];
+    let Some(scene) = scene(1, &code) else { return };
+    // As it is when a machine is built, and again when its guest starts afresh.
+    Irqchips::capture(&scene.vm).unwrap().restore(&scene.vm).unwrap();
+    for level in [true, false] {
+        scene.vm.set_irq_line(layout::EVENT_GSI, level).unwrap();
+    }
+
+    scene.vcpus.start(entry());
+
+    // There is no interrupt table: an interrupt would be a triple fault.
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [42]);
+    assert_eq!(scene.park(), []);
 }
 
 #[test]

@@ -21,6 +21,8 @@ const PLUGS: u32 = 12;
 const KILLS: u32 = 4;
 /// The last moment of an add or a removal at which a VMM is killed.
 const LATEST: Duration = Duration::from_millis(1500);
+/// From a device taken by force to the guest's letting go of its slot.
+const LETTING_GO_LIMIT: Duration = Duration::from_secs(60);
 /// Until the kernel has been read.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Kibibytes that a VMM may have grown by in the end.
@@ -31,12 +33,14 @@ fn functions_come_and_go_in_any_order_and_leave_nothing() {
     in_lab(|host| {
         let (rounds, mut chance) = (rounds(PLUGS)?, chance()?);
         let mut crowd = Crowd::new(host)?;
+        let free = Held::of(&crowd.vm, host)?.resources.free_slots;
         // Once each, for what is made the first time and stays.
         for how in [Way::Asked, Way::Forced] {
             crowd.fill()?;
             crowd.empty(how)?;
         }
-        let (before, resident) = (Held::of(&crowd.vm, host)?, resident(crowd.vm.pid())?);
+        let before = crowd.settled(host, free)?;
+        let resident = resident(crowd.vm.pid())?;
         let begun = Instant::now();
 
         let mut ways = BTreeMap::new();
@@ -180,6 +184,15 @@ impl<'h> Crowd<'h> {
 
     fn empty(&mut self, way: Way) -> Result {
         self.plugged.clone().into_iter().try_for_each(|id| self.take(id, way))
+    }
+
+    /// What the VMM holds when the guest has let go of every slot, those too whose devices were taken.
+    fn settled(&self, host: &Host, free_slots: u64) -> Result<Held> {
+        until("a guest that has let go of all slots", LETTING_GO_LIMIT, || {
+            let held = Held::of(&self.vm, host)?;
+            let all = held.resources.free_slots == free_slots;
+            Ok(if all { Look::Holds(held) } else { Look::NotYet(format!("{held:?}")) })
+        })
     }
 
     fn use_all(&mut self) -> Result {

@@ -160,11 +160,11 @@ impl Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../../docs/api.md");
-    const VERBS: [Verb; 9] = [
+    pub(in crate::lifecycle) const VERBS: [Verb; 9] = [
         Verb::Create,
         Verb::Boot,
         Verb::Devices,

@@ -3,18 +3,7 @@
 use api::schema::device::RemoveDevice;
 
 use super::*;
-
-const VERBS: [Verb; 9] = [
-    Verb::Create,
-    Verb::Boot,
-    Verb::Devices,
-    Verb::Interrupts,
-    Verb::Reboot,
-    Verb::Pause,
-    Verb::Resume,
-    Verb::Shutdown,
-    Verb::Delete,
-];
+use crate::lifecycle::verbs::tests::VERBS;
 
 fn request(verb: Verb) -> Request {
     match verb {

@@ -151,9 +151,14 @@ impl Kind {
 const ADDRESS: &str = "10.0.2.15/24";
 const ROUTER: &str = "10.0.2.2";
 
+/// Linux makes a disk's node a moment before it can be opened.
+fn wait_for_disk(guest: &mut Guest, disk: &str) -> Result {
+    guest.wait_for("the disk has appeared", &format!("dd if={disk} count=0 2>/dev/null")).map(drop)
+}
+
 fn read_disk(guest: &mut Guest) -> Result {
     let known = variable("HOTBAY_DISK_SHA256")?;
-    guest.wait_for("the disk has appeared", "[ -b /dev/nvme0n1 ]")?;
+    wait_for_disk(guest, "/dev/nvme0n1")?;
     let read = guest.run("sha256sum /dev/nvme0n1")?;
     ensure(read.starts_with(&known), || format!("the disk holds {known}, the guest read {read}"))
 }
@@ -161,8 +166,9 @@ fn read_disk(guest: &mut Guest) -> Result {
 /// Reads a whole disk of zeros, which is found by its serial number: names depend on who came first.
 fn read_zeros(guest: &mut Guest, serial: &str) -> Result {
     let controller = named(guest, "/sys/class/nvme/*/serial", serial)?;
-    guest.wait_for("the disk has appeared", &format!("[ -b /dev/{controller}n1 ]"))?;
-    guest.run(&format!("cmp -n {WIDE_DISK} /dev/{controller}n1 /dev/zero")).map(drop)
+    let disk = format!("/dev/{controller}n1");
+    wait_for_disk(guest, &disk)?;
+    guest.run(&format!("cmp -n {WIDE_DISK} {disk} /dev/zero")).map(drop)
 }
 
 /// Bytes of such a disk.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::pci::Slot;
 use devices::vfio::resets::{self, Step};
 
 use super::{Bay, Device, Finished, Stage};
@@ -23,7 +24,16 @@ pub struct Restless {
 
 impl Bay {
     /// Begins to reset every function that the guest has. The vCPUs stand still.
+    ///
+    /// What the guest was asked to let go of goes now: the old boot holds nothing any
+    /// more, and the new one is not to be bothered. (A Linux that is asked before it
+    /// is up crashes, and would do so in each boot.)
     pub fn reset(&mut self) -> Restless {
+        self.slots.reset();
+        self.stale.clear();
+        for slot in self.asked_for() {
+            self.eject(slot);
+        }
         let functions = self.devices.values().filter_map(Device::function).map(Arc::clone);
         let steps = resets::steps(&functions.collect::<Vec<_>>());
         let present = self.devices.iter().filter(|(_, device)| device.function().is_some());
@@ -31,17 +41,12 @@ impl Bay {
         let leaving = self.devices.iter().filter(|(_, d)| matches!(d.stage, Stage::Leaving(_)));
         let writing = leaving.map(|(id, _)| id.clone()).chain(resetting.clone()).collect();
         steps.into_iter().for_each(|step| self.begin_step(&Arc::new(step)));
-        self.slots.reset();
-        self.stale.clear();
-        // Who has been asked for is asked for again, in the new boot.
-        for device in self.devices.values_mut() {
-            if let Stage::Removing(..) = device.stage {
-                device.since = Instant::now();
-                device.overdue = false;
-                self.slots.remove(device.slot.number());
-            }
-        }
         Restless { writing, resetting }
+    }
+
+    fn asked_for(&self) -> Vec<Slot> {
+        let asked = self.devices.values().filter(|d| matches!(d.stage, Stage::Removing(..)));
+        asked.map(|device| device.slot).collect()
     }
 
     /// Remembers how long the reset of a device took, for clients to see.

@@ -28,15 +28,25 @@ const COUNTED: [(&str, &str); 7] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counts(BTreeMap<&'static str, u64>);
 
+/// What the kernel does about memory that devices may reach: calls of a VFIO container (to map, to unmap), and
+/// of the function that pins pages for them. The module vfio_iommu_type1 must be loaded.
+pub const PINNING: &[(&str, &str)] =
+    &[("container_calls", "vfio_iommu_type1_ioctl"), ("pins", "pin_user_pages_remote")];
+
 /// The probes, until dropped.
 #[derive(Debug)]
-pub struct Probes(());
+pub struct Probes(&'static [(&'static str, &'static str)]);
 
 impl Probes {
-    /// Begins to count.
+    /// Begins to count what devices and interrupts cost.
     pub fn install() -> Result<Self> {
-        let probes = Self(());
-        for (name, function) in COUNTED {
+        Self::of(&COUNTED)
+    }
+
+    /// Begins to count the calls of these kernel functions, each under its name.
+    pub fn of(counted: &'static [(&'static str, &'static str)]) -> Result<Self> {
+        let probes = Self(counted);
+        for (name, function) in counted {
             write("kprobe_events", &format!("p:hotbay/{name} {function}\n"))?;
         }
         write("events/hotbay/enable", "1")?;
@@ -69,8 +79,8 @@ impl Probes {
                 if name == wanted { hits.parse().ok() } else { None }
             })
         };
-        let counts = COUNTED.map(|(name, _)| (name, of(name).unwrap_or(0)));
-        Ok(Counts(BTreeMap::from(counts)))
+        let counts = self.0.iter().map(|&(name, _)| (name, of(name).unwrap_or(0)));
+        Ok(Counts(counts.collect()))
     }
 }
 

@@ -1,12 +1,75 @@
-//! Work that is done while a long request is under way.
+//! What others notice while hotbay is busy: clients who ask, and a guest that counts time.
 
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result, ensure};
+use crate::guest::Guest;
 use crate::http::{Answer, Api};
+use crate::wait::{Look, until};
+
+/// Between an answer and the next question.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Until a guest has ticked often enough.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the guest's ticker reports.
+const REPORT: &str = "/tmp/ticks";
+
+/// How long answers took.
+#[derive(Debug, Default)]
+pub struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The longest.
+    pub fn longest(&self) -> Duration {
+        self.0.iter().max().copied().unwrap_or_default()
+    }
+
+    /// That of which only one in a hundred is longer.
+    pub fn p99(&self) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() * 99 / 100).copied().unwrap_or_default()
+    }
+}
+
+/// Asks `vmm.ping` again and again for as long as `work` takes; its result, and how long the answers took.
+pub fn pinging<T: Send>(
+    api: &Api,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<(T, Latencies)> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().name("work".into()).spawn_scoped(scope, || {
+            let done = work();
+            over.store(true, Ordering::Release);
+            done
+        });
+        let worker = worker.doing("start a thread")?;
+        let mut latencies = Latencies::default();
+        while !over.load(Ordering::Acquire) {
+            let begun = Instant::now();
+            api.get("vmm.ping")?.ok()?;
+            latencies.0.push(begun.elapsed());
+            thread::sleep(PAUSE);
+        }
+        let done = worker.join().map_err(|_| Error::Unexpected("the work has panicked".into()))?;
+        Ok((done?, latencies))
+    })
+}
 
 /// What a request that takes long came to.
 #[derive(Debug)]
@@ -31,4 +94,76 @@ pub fn asking<T>(
         let asked = asked.doing("start a thread")?.join();
         Ok((asked.map_err(|_| Error::Unexpected("the request has panicked".into()))??, done))
     })
+}
+
+/// The program `ticker`, which counts time in a guest.
+#[derive(Debug)]
+pub struct Ticker {
+    archive: PathBuf,
+}
+
+/// What a ticker has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticks {
+    /// How often it woke up.
+    pub count: u64,
+    /// The longest time it did not.
+    pub longest: Duration,
+}
+
+impl Ticker {
+    /// Packs `program` and the libraries it needs, for a guest's initramfs.
+    pub fn new(program: &str, dir: &Path) -> Result<Self> {
+        let (root, archive) = (dir.join("ticker"), dir.join("ticker.cpio"));
+        let libraries = Command::new("ldd").arg(program).output().doing("run ldd")?;
+        let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
+        let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+        fs::create_dir_all(root.join("bin")).doing("make a folder")?;
+        fs::copy(program, root.join("bin/ticker")).doing("copy the ticker")?;
+        for library in libraries {
+            let copy = root.join(library.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().unwrap_or(&root)).doing("make a folder")?;
+            fs::copy(library, copy).doing(format!("copy {library}"))?;
+        }
+        let file = File::create(&archive).doing("make an archive")?;
+        let packed = Command::new("sh")
+            .args(["-c", "find . | cpio -o -H newc --quiet"])
+            .current_dir(&root)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .status()
+            .doing("run cpio")?;
+        ensure(packed.success(), || format!("cpio: {packed}"))?;
+        Ok(Self { archive })
+    }
+
+    /// To append to the guest's initramfs.
+    pub fn archive(&self) -> PathBuf {
+        self.archive.clone()
+    }
+
+    /// Lets the guest count from now on.
+    pub fn start(&self, guest: &mut Guest) -> Result {
+        guest.run(&format!("rm -f {REPORT}; ticker {REPORT} & echo $! >/tmp/ticker.pid")).map(drop)
+    }
+
+    /// Ends the counting once it has woken up so often.
+    pub fn stop_after(&self, count: u64, guest: &mut Guest) -> Result<Ticks> {
+        let ticks = until("ticks in the guest", LIMIT, || {
+            let ticks = self.ticks(guest)?;
+            let enough = ticks.count >= count;
+            Ok(if enough { Look::Holds(ticks) } else { Look::NotYet(format!("{ticks:?}")) })
+        })?;
+        guest.run("kill $(cat /tmp/ticker.pid)")?;
+        Ok(ticks)
+    }
+
+    fn ticks(&self, guest: &mut Guest) -> Result<Ticks> {
+        let report = guest.run(&format!("cat {REPORT} || echo ticks 0 longest 0"))?;
+        let numbers = report.split_whitespace().filter_map(|word| word.parse().ok());
+        match numbers.collect::<Vec<u64>>()[..] {
+            [count, longest] => Ok(Ticks { count, longest: Duration::from_micros(longest) }),
+            _ => Err(Error::Unexpected(format!("the guest's ticker says {report:?}"))),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::error::{Doing, Error, Result};
 use crate::wait::{Look, until};
 
 /// From something that happened to its event in the file.
-const EVENT_LIMIT: Duration = Duration::from_secs(60);
+const EVENT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A file that hotbay writes its events to.
 #[derive(Debug)]
@@ -44,6 +44,22 @@ impl Monitor {
         let events = self.events()?.into_iter();
         let own = events.filter(|event| event["properties"]["id"] == id);
         Ok(own.map(|event| event["event"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Those of one kind so far.
+    pub fn named(&self, name: &str) -> Result<Vec<Value>> {
+        let mut events = self.events()?;
+        events.retain(|event| event["event"] == name);
+        Ok(events)
+    }
+
+    /// Waits for the first event of a kind for which `wanted` holds.
+    pub fn first(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        until(&format!("the event {name}"), EVENT_LIMIT, || {
+            let seen = self.named(name)?;
+            let found = seen.iter().find(|event| wanted(event)).cloned();
+            Ok(found.map_or_else(|| Look::NotYet(format!("{:?}", seen.last())), Look::Holds))
+        })
     }
 
     /// Waits until a device has had an event of this name; its properties, of the last one.

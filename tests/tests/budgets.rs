@@ -8,10 +8,11 @@ use tests::error::ensure;
 use tests::{Kind, Options, in_lab};
 
 /// For one e1000e: plugged, its three vectors taken by the driver, used. A peer: 3, 3, 3, 1,978, 12.
+/// 7 requests, 9 when the guest is so slow that its vectors are not promoted together.
 const E1000E: &[(&str, u64)] = &[
     ("route_commits", 5),
     ("irqfd_calls", 6),
-    ("set_irqs", 8),
+    ("set_irqs", 10),
     ("config_accesses", 100),
     ("memslot_changes", 8),
 ];

@@ -1,7 +1,6 @@
 //! A guest starts afresh with its devices, again and again: nobody waits for it but who asked, RAM stays
 //! mapped, and nothing is left of the boots before. docs/testing.md has the long version.
 
-use std::env;
 use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use tests::error::{Doing, ensure, same};
 use tests::hold::catch;
 use tests::host::run;
 use tests::http::Api;
+use tests::rounds::rounds;
 use tests::vm::add_body;
 use tests::wait::{Look, until};
 use tests::{Error, Host, Kind, Options, Result, Vm, in_lab};
@@ -26,7 +26,6 @@ const FEWEST_PINGS: usize = 3;
 /// From a request to the worker that it starts.
 const CATCH_LIMIT: Duration = Duration::from_secs(60);
 const REBOOT_LIMIT: Duration = Duration::from_secs(120);
-const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 /// Reboots in every run of the tests.
 const REBOOTS: u32 = 2;
 
@@ -57,10 +56,7 @@ fn reboot_waits_for_the_slowest_reset_and_nobody_for_the_reboot() {
         vm.api.put_json("vm.remove-device", &json!({ "id": "nic0" }))?.ok()?;
         while_added(&vm, &add_body(&late.bdf, "nic1"), || vm.api.put("vm.reboot")?.ok())?;
         vm.guest.ready()?;
-        until("the removal of nic0", REMOVAL_LIMIT, || {
-            let left = vm.info()?["device_tree"]["nic0"].take();
-            Ok(if left.is_null() { Look::Holds(()) } else { Look::NotYet(left.to_string()) })
-        })?;
+        vm.gone("nic0")?;
         late.kind.use_in(&mut vm.guest)?;
         disk.kind.use_in(&mut vm.guest)
     });
@@ -69,12 +65,7 @@ fn reboot_waits_for_the_slowest_reset_and_nobody_for_the_reboot() {
 #[test]
 fn guest_that_reboots_again_and_again_leaves_nothing_behind() {
     in_lab(|host| {
-        let reboots = match env::var("HOTBAY_REBOOTS") {
-            Ok(asked) => {
-                asked.parse().map_err(|_| Error::Unexpected(format!("{asked} reboots")))?
-            }
-            Err(_) => REBOOTS,
-        };
+        let reboots = rounds(REBOOTS)?;
         let nic = Kind::E1000e.take(host)?;
         let mut vm = Options::default().boot()?;
         vm.add(&nic.bdf, "nic0")?;

@@ -35,7 +35,7 @@ fn functions_come_and_go_in_any_order_and_leave_nothing() {
         let mut crowd = Crowd::new(host)?;
         let free = Held::of(&crowd.vm, host)?.resources.free_slots;
         // Once each, for what is made the first time and stays.
-        for how in [Way::Asked, Way::Forced] {
+        for how in [Way::Asked, Way::Forced, Way::Restarted] {
             crowd.fill()?;
             crowd.empty(how)?;
         }
@@ -112,6 +112,8 @@ enum Way {
     Asked,
     /// The guest stands still, so that it never lets go, and the device is taken.
     Forced,
+    /// The guest stands still, and starts afresh before it could let go.
+    Restarted,
 }
 
 /// A guest under load and the functions that come and go.
@@ -146,7 +148,11 @@ impl<'h> Crowd<'h> {
             let (id, function) = &self.functions[chance.usize(..self.functions.len())];
             let (id, bdf) = (*id, function.bdf.clone());
             if self.plugged.contains(&id) {
-                let way = if chance.u8(..8) == 0 { Way::Forced } else { Way::Asked };
+                let way = match chance.u8(..32) {
+                    0..4 => Way::Forced,
+                    4..6 => Way::Restarted,
+                    _ => Way::Asked,
+                };
                 return self.take(id, way).map(|()| way);
             }
             self.plug(id, &bdf)?;
@@ -163,16 +169,27 @@ impl<'h> Crowd<'h> {
         match way {
             Way::Asked => self.vm.remove(id)?,
             Way::Forced => {
-                self.vm.pause()?;
-                let ask = json!({ "id": id });
-                self.vm.api.put_json("vm.remove-device", &ask)?.ok()?;
+                self.ask_in_vain(id)?;
                 let force = json!({ "id": id, "force": true, "wait_ms": 60_000 });
                 self.vm.api.put_json("vm.remove-device", &force)?.ok()?;
                 self.vm.resume()?;
             }
+            Way::Restarted => {
+                self.ask_in_vain(id)?;
+                self.vm.api.put("vm.reboot")?.ok()?;
+                self.vm.gone(id)?;
+                self.vm.guest.ready()?;
+                self.load()?;
+            }
         }
         self.plugged.retain(|plugged| *plugged != id);
         Ok(())
+    }
+
+    /// Asks a guest that stands still to let go.
+    fn ask_in_vain(&self, id: &str) -> Result {
+        self.vm.pause()?;
+        self.vm.api.put_json("vm.remove-device", &json!({ "id": id }))?.ok().map(drop)
     }
 
     fn fill(&mut self) -> Result {

@@ -1,7 +1,6 @@
 //! Case 21 of the MSI-X design: functions are unplugged while they fire, again and again, and nothing is
 //! left of them. docs/testing.md has the long version.
 
-use std::env;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +9,9 @@ use serde_json::json;
 use tests::error::{Doing, ensure, same};
 use tests::held::Held;
 use tests::http::Api;
+use tests::rounds::rounds;
 use tests::wait::{Look, until};
-use tests::{Error, Function, Kind, Options, Result, Vm, in_lab};
+use tests::{Function, Kind, Options, Result, Vm, in_lab};
 
 /// From the interface coming up to the vectors being live.
 const FIRST_LIMIT: Duration = Duration::from_secs(60);
@@ -26,10 +26,7 @@ const CYCLES: u32 = 20;
 #[test]
 fn case_21_unplugged_while_it_fires_again_and_again() {
     in_lab(|host| {
-        let cycles = match env::var("HOTBAY_CYCLES") {
-            Ok(asked) => asked.parse().map_err(|_| Error::Unexpected(format!("{asked} cycles")))?,
-            Err(_) => CYCLES,
-        };
+        let cycles = rounds(CYCLES)?;
         let nic = Kind::E1000e.take(host)?;
         let mut vm = Options { cpus: "boot=2", ..Options::default() }.boot()?;
         // The first time, what is kept for ever is made: the guest's own state, and hotbay's.

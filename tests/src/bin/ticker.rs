@@ -1,0 +1,36 @@
+//! Runs in a guest: wakes up every few milliseconds and says at the end how late it ever was.
+//!
+//! `ticker FILE` writes `ticks N longest MICROSECONDS` to FILE every second and goes on until it is killed.
+//! `longest` is the longest time between two wake-ups since the start: a guest whose processor stood
+//! still, by its own clock, cannot hide it.
+
+use std::env;
+use std::fs;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// From one wake-up to the next, when nothing is in the way.
+const TICK: Duration = Duration::from_millis(5);
+/// Between two reports.
+const REPORT: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let Some(file) = env::args_os().nth(1) else { return ExitCode::FAILURE };
+    let (mut last, mut longest, mut ticks) = (Instant::now(), Duration::ZERO, 0_u64);
+    let mut reported = last;
+    loop {
+        thread::sleep(TICK);
+        let now = Instant::now();
+        longest = longest.max(now - last);
+        ticks += 1;
+        last = now;
+        if now - reported > REPORT {
+            reported = now;
+            let line = format!("ticks {ticks} longest {}\n", longest.as_micros());
+            if fs::write(&file, line).is_err() {
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+}

@@ -48,4 +48,8 @@ pub trait Warmth: Send + Sync {
     /// Faults every page of `range` in. Asks `give_up` again and again, after
     /// milliseconds of work, and returns early when it says so.
     fn warm(&self, range: &RamRange, give_up: &dyn Fn() -> bool) -> io::Result<()>;
+
+    /// The calling thread is about to do nothing else until it ends: whoever else wants
+    /// a processor comes first.
+    fn step_back(&self);
 }

@@ -1,5 +1,6 @@
 //! What others notice while hotbay is busy: clients who ask, and a guest that counts time.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,11 +29,6 @@ const REPORT: &str = "/tmp/ticks";
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// How many there were.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// The longest.
     pub fn longest(&self) -> Duration {
         self.0.iter().max().copied().unwrap_or_default()
@@ -40,9 +36,21 @@ impl Latencies {
 
     /// That of which only one in a hundred is longer.
     pub fn p99(&self) -> Duration {
+        self.percentile(99)
+    }
+
+    fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
-        sorted.get(sorted.len() * 99 / 100).copied().unwrap_or_default()
+        sorted.get(sorted.len() * percent / 100).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Latencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, p50, p99, longest) =
+            (self.0.len(), self.percentile(50), self.p99(), self.longest());
+        write!(f, "{count}: p50 {p50:.2?}, p99 {p99:.2?}, longest {longest:.2?}")
     }
 }
 

@@ -16,6 +16,7 @@ const VMM: &[&str] = &[
     "allocator",
     "logging",
     "limits",
+    "priority",
     "privileges",
     "sandbox",
     "seccomp",

@@ -20,6 +20,7 @@ pub mod logging;
 pub mod machine;
 pub mod memory;
 pub mod monitor;
+pub mod priority;
 pub mod privileges;
 pub mod process;
 pub mod sandbox;

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 
+use crate::priority;
 use crate::seccomp::{Filters, Kind};
 
 /// Bytes of a worker's stack.
@@ -78,22 +79,10 @@ pub fn start_modest(
     let filters = Arc::clone(filters);
     let body = move || {
         confine(&filters);
-        if let Err(error) = step_back() {
-            log::warn!("a worker in the background is as important as all others: {error}");
-        }
+        priority::step_back();
         job();
     };
     Builder::new().name(NAME.to_owned()).stack_size(STACK).spawn(body)
-}
-
-/// Makes the calling thread less important. Not the least: it may be inside the
-/// kernel with something that others wait for.
-#[expect(unsafe_code, reason = "setpriority(2) has no safe form")]
-fn step_back() -> io::Result<()> {
-    const NICE: i32 = 10;
-    // SAFETY: numbers only; on Linux, 0 means the calling thread.
-    let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A worker that is not confined keeps the list of the thread that started it,

@@ -13,6 +13,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use devices::memory::{self, RamRange};
 
 use super::ram::{self, Memory};
+use crate::priority;
 
 /// Bytes faulted in at once: the size of a huge page that the kernel may take.
 const STEP: u64 = 2 << 20;
@@ -116,6 +117,10 @@ impl memory::Warmth for Warmth {
         let whole = self.pieces.iter().find(|piece| piece.holds(range));
         // Only RAM is warmed, and a piece of it lies in one of ours.
         whole.map_or(Ok(()), |piece| piece.warm(piece.steps(range), self, &stop))
+    }
+
+    fn step_back(&self) {
+        priority::step_back();
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The kernel maps for one thread at a time (a container has one lock), but lets
 //! others fault pages in meanwhile. So each thread takes a piece, makes it
-//! resident step by step, and maps it: while one maps, the others fault in.
+//! resident step by step, and maps it: while one maps, the others fault in. They
+//! keep processors busy for seconds, so the guest's vCPUs and the API go first.
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
@@ -57,8 +58,8 @@ impl<'a> Mapping<'a> {
         Self { pieces, container, warmth, progress, go_on, next, mapped, failure }
     }
 
-    /// Maps all pieces with this many threads, the calling one among them, or as
-    /// many as make sense on this host. The first failure stops them all.
+    /// Maps all pieces with this many threads, or as many as make sense on this host,
+    /// for which the calling one waits. The first failure stops them all.
     pub(super) fn run(&self, threads: Option<usize>) -> Result<(), AttachError> {
         let sensible = || {
             let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -66,12 +67,18 @@ impl<'a> Mapping<'a> {
         };
         let threads = threads.unwrap_or_else(sensible).min(self.pieces.len());
         thread::scope(|scope| {
-            for _ in 1..threads {
-                let name = "populate".to_owned();
-                // Without a helper thread this one does all the work.
-                let _ = thread::Builder::new().name(name).spawn_scoped(scope, || self.work());
+            let help = || {
+                self.warmth.step_back();
+                self.work();
+            };
+            let start =
+                |_| thread::Builder::new().name("populate".into()).spawn_scoped(scope, help);
+            let helpers = (0..threads).filter_map(|number| start(number).ok()).count();
+            if helpers == 0 {
+                // A host without room for a thread: this one, which steps back from nothing,
+                // has more to do later.
+                self.work();
             }
-            self.work();
         });
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.take().map_or(Ok(()), Err)

@@ -7,6 +7,8 @@ use super::*;
 struct Nothing;
 
 impl Warmth for Nothing {
+    fn step_back(&self) {}
+
     fn warm(&self, _range: &RamRange, _give_up: &dyn Fn() -> bool) -> io::Result<()> {
         Ok(())
     }

@@ -15,6 +15,7 @@ pub mod landlock;
 pub mod machine;
 pub mod memory;
 pub mod payload;
+pub mod platform;
 pub mod prefault;
 
 #[cfg(test)]

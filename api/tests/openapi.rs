@@ -21,6 +21,7 @@ use api::schema::landlock::{LandlockAccess, LandlockConfig};
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
+use api::schema::platform::PlatformConfig;
 use serde::Serialize;
 use serde_json::{Value, to_value};
 use yaml_rust2::{Yaml, YamlLoader};
@@ -231,9 +232,11 @@ fn full_config() -> VmConfig {
         memory: MemoryConfig { hugepage_size: Some(1), ..MemoryConfig::default() },
         serial: serial.clone(),
         console: serial,
+        platform: Some(PlatformConfig::default()),
         devices: Some(vec![AddDevice {
             path: "/x".into(),
             id: Some("a".to_owned()),
+            pci_segment: 0,
             pci_device_id: Some(1),
             x_exclude_mmap_bars: vec![0],
             x_msix_noresize: true,

@@ -15,7 +15,7 @@ pub mod ports;
 
 use std::fmt;
 
-/// Device number on the root bus. Its function is always 0: each passed-through
+/// Device number on a segment's root bus. Its function is always 0: each passed-through
 /// function gets a slot of its own, so that each can be unplugged alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u8);
@@ -35,10 +35,51 @@ impl Slot {
     }
 }
 
-/// Segment, bus, device and function as the guest sees them.
-impl fmt::Display for Slot {
+/// One of the guest's PCI segments (Linux: domains): a root bus of its own, which
+/// is all that a segment has here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Segment(u8);
+
+impl Segment {
+    /// Most segments of a machine: the tables that describe their slots fill the
+    /// area that firmware leaves for such tables.
+    pub const MOST: u8 = 16;
+
+    /// A segment, if a machine may have one of this number.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < Self::MOST { Some(Self(number)) } else { None }
+    }
+
+    /// The first `count` segments.
+    pub fn first(count: u8) -> impl Iterator<Item = Self> {
+        (0..count.min(Self::MOST)).map(Self)
+    }
+
+    /// The number a guest sees.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0000:00:{:02x}.0", self.0)
+        self.0.fmt(f)
+    }
+}
+
+/// Where a function is in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Which root bus.
+    pub segment: Segment,
+    /// Where on it.
+    pub slot: Slot,
+}
+
+/// Segment, bus, device and function as the guest sees them.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:00:{:02x}.0", self.segment.0, self.slot.0)
     }
 }
 

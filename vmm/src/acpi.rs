@@ -6,14 +6,16 @@
 //! one Generic Event Device ([`dsdt`]), power goes through the sleep and reset
 //! registers of the FADT ([`fixed`]).
 
-use std::ops::Range;
-
 use acpi_tables::Aml;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
+use devices::pci::Segment;
+use devices::pci::bar::Apertures;
 
 mod dsdt;
 mod fixed;
+
+use crate::memory::layout;
 
 /// Where [`Tables::bytes`] belong: the area that a guest without a boot
 /// protocol scans for the RSDP (ACPI 6.5, 5.2.5.1).
@@ -40,10 +42,17 @@ pub struct Inputs {
     /// Processors; their local APIC ids are `0..vcpus`, in xAPIC entries: only
     /// ids from 255 on need x2APIC entries (ACPI 6.5, 5.2.12.12).
     pub vcpus: u8,
-    /// Guest-physical window for 64-bit BARs; empty: there is none.
-    pub mem64: Range<u64>,
+    /// Windows for BARs of each PCI segment, at least one; an empty one is none.
+    pub segments: Vec<Apertures>,
     /// Whether there is a serial port at COM1.
     pub com1: bool,
+}
+
+impl Inputs {
+    /// The machine's segments.
+    fn segments(&self) -> impl Iterator<Item = Segment> {
+        (0..).map_while(Segment::new).take(self.segments.len())
+    }
 }
 
 /// Tables ready to be copied into guest RAM.
@@ -70,7 +79,7 @@ pub fn tables(inputs: &Inputs) -> Tables {
     let entries = [
         image.place(&fixed::fadt(dsdt)),
         image.place(&fixed::madt(inputs.vcpus)),
-        image.place(&fixed::mcfg()),
+        image.place(&fixed::mcfg(inputs.segments())),
     ];
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     entries.into_iter().for_each(|entry| xsdt.add_entry(entry));
@@ -100,6 +109,11 @@ fn serialise(object: &dyn Aml) -> Vec<u8> {
     let mut bytes = Vec::new();
     object.to_aml_bytes(&mut bytes);
     bytes
+}
+
+/// Where a segment's configuration space is.
+fn ecam(segment: Segment) -> u64 {
+    layout::ECAM_BASE + u64::from(segment.number()) * layout::ECAM_SIZE
 }
 
 /// An address of the layout that the specification stores in 32 bits.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use devices::io::Access;
 use devices::legacy::i8042::{self, I8042};
 use devices::legacy::serial::{Console, Uart};
-use devices::pci::bar::Apertures;
+use devices::pci::Segment;
 use devices::pci::bus::Bus;
 use devices::pci::ecam::Ecam;
 use devices::pci::ports::ConfigPorts;
@@ -25,7 +25,7 @@ use crate::boot::Payload;
 use crate::config::{SerialSpec, VmSpec};
 use crate::console::{self, backend};
 use crate::events::{Event, Poster};
-use crate::hotplug::{Bay, Finished, Host};
+use crate::hotplug::{Bay, Finished, Host, Root};
 use crate::irq::relay::Relay;
 use crate::irq::routes::Routes;
 use crate::kvm::vfio::VfioDevice;
@@ -33,7 +33,7 @@ use crate::kvm::{self, Irqchips, Kvm};
 use crate::machine::{Machine, Serial};
 use crate::memory::ram::{self, Ram};
 use crate::memory::warmth::Warmth;
-use crate::memory::{layout, slots};
+use crate::memory::{layout, slots, windows};
 use crate::monitor::Monitor;
 use crate::seccomp::Filters;
 use crate::vcpu::{self, Spaces, Vcpus};
@@ -93,26 +93,26 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
 
     let mut board = Board { vm: &vm, spaces: &spaces, reports, claims: Vec::new() };
     board.power()?;
-    let slots = board.slots()?;
     let serial = board.serial(&spec.serial)?;
-    let bus = board.bus()?;
-    let claims = board.claims;
-
-    let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, (reports.events, reports.filters))?;
-    let mem64 = mem64(spec.memory.size, kvm.address_bits()?);
-    let guest = GuestSpaces {
+    let windows = windows::shared(spec.segments, &mem64(spec.memory.size, kvm.address_bits()?));
+    let guest = |apertures| GuestSpaces {
         memory: Arc::clone(&spaces.memory),
         io: Arc::clone(&spaces.ports),
         windows: Arc::new(spaces.windows.clone()),
-        apertures: Apertures { io: layout::PCI_IO, mem32: layout::PCI_MEM32, mem64: mem64.clone() },
+        apertures,
     };
+    let roots = Segment::first(spec.segments).zip(&windows);
+    let roots = roots.map(|(segment, windows)| board.root(segment, guest(windows.clone())));
+    let roots = roots.collect::<Result<_, _>>()?;
+    let claims = board.claims;
+
+    let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, (reports.events, reports.filters))?;
     let warmth = Arc::new(Warmth::new(ram.memory()));
     let watch = Arc::new(VfioDevice::new(Arc::clone(&vm)));
     let routes = Arc::new(Routes::new(Arc::clone(&vm)));
     let host = Host {
         iommu: Arc::new(Iommu::new(ram.ranges(), warmth.clone(), watch)),
         relay: Arc::new(Relay::start(routes, Arc::clone(reports.filters))?),
-        spaces: guest,
         memory_slots,
         vm: Arc::clone(&vm),
         notices: Arc::new(Watch::new()?),
@@ -121,19 +121,17 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     host.notices.add_edges(&*host.bell, Source::Devices)?;
     reports.watch.add(&*host.notices, Source::Devices)?;
     let bay = Bay::new(
-        bus,
-        Arc::clone(&slots),
+        roots,
         host,
         (reports.finished.clone(), reports.monitor.clone()),
         Workers::new(Arc::clone(reports.filters)),
     );
-    let tables = acpi::Inputs { vcpus: spec.vcpus, mem64, com1: serial.is_some() };
+    let tables = acpi::Inputs { vcpus: spec.vcpus, segments: windows, com1: serial.is_some() };
     Ok(Machine {
         vcpus,
         bay,
         _claims: claims,
         serial,
-        slots,
         _spaces: spaces,
         warming: Warming::new(warmth, spec.memory.prefault),
         ram,
@@ -161,13 +159,6 @@ impl Board<'_> {
         self.port(i8042::FIRST_PORT, i8042::PORTS, Arc::new(I8042::new(events)))
     }
 
-    fn slots(&mut self) -> Result<Arc<Slots>, Error> {
-        let slots = Arc::new(Slots::new(self.interrupt(layout::EVENT_GSI)?)?);
-        self.reports.watch.add(&*slots, Source::Slots)?;
-        self.port(layout::SLOTS_PORT, layout::SLOTS_SIZE, slots.clone())?;
-        Ok(slots)
-    }
-
     fn serial(&mut self, spec: &SerialSpec) -> Result<Option<Serial>, Error> {
         let Some(backend) = backend(spec)? else { return Ok(None) };
         let uart = Arc::new(Uart::new(self.interrupt(layout::COM1_GSI)?)?);
@@ -177,15 +168,22 @@ impl Board<'_> {
         Ok(Some(Serial { console, uart }))
     }
 
-    /// The root bus, behind both windows on configuration space.
-    fn bus(&mut self) -> Result<Arc<Bus>, Error> {
-        let bus = Arc::<Bus>::default();
-        let ports = ConfigPorts::new(Arc::clone(&bus));
-        self.port(layout::CONFIG_PORT, layout::CONFIG_SIZE, Arc::new(ports))?;
+    /// A segment's root bus behind its window on configuration space, the first segment's behind the ports as
+    /// well, and its hot-plug registers. All of these interrupt the guest in the same way.
+    fn root(&mut self, segment: Segment, spaces: GuestSpaces) -> Result<Root, Error> {
+        let (bus, number) = (Arc::<Bus>::default(), u64::from(segment.number()));
+        if segment == Segment::default() {
+            let ports = ConfigPorts::new(Arc::clone(&bus));
+            self.port(layout::CONFIG_PORT, layout::CONFIG_SIZE, Arc::new(ports))?;
+        }
         let ecam = Arc::new(Ecam::new(Arc::clone(&bus)));
-        let claim = self.spaces.memory.claim(layout::ECAM_BASE, layout::ECAM_SIZE, ecam)?;
-        self.claims.push(claim);
-        Ok(bus)
+        let window = layout::ECAM_BASE + number * layout::ECAM_SIZE;
+        self.claims.push(self.spaces.memory.claim(window, layout::ECAM_SIZE, ecam)?);
+        let slots = Arc::new(Slots::new(self.interrupt(layout::EVENT_GSI)?)?);
+        self.reports.watch.add(&*slots, Source::Slots)?;
+        let registers = layout::SLOTS_PORT + number * layout::SLOTS_SIZE;
+        self.port(registers, layout::SLOTS_SIZE, slots.clone())?;
+        Ok(Root { bus, slots, spaces })
     }
 
     fn port(&mut self, base: u64, size: u64, device: Arc<dyn Access>) -> Result<(), Error> {

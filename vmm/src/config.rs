@@ -8,7 +8,9 @@ use api::schema::device::AddDevice;
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
+use api::schema::platform::PlatformConfig;
 use api::schema::prefault;
+use devices::pci::Segment;
 
 use crate::boot::Payload;
 use crate::memory::ram::{Backings, Prefault};
@@ -31,6 +33,8 @@ pub struct VmSpec {
     pub vcpus: u8,
     /// Its RAM.
     pub memory: Backings,
+    /// PCI segments, 1 to [`Segment::MOST`].
+    pub segments: u8,
     /// What it boots, if that has been said.
     pub payload: Option<Payload>,
     /// Where its serial port goes.
@@ -83,6 +87,12 @@ pub enum SpecError {
     /// Not a size that a processor has.
     #[error("hugepage_size {0} is not a power of two from 2 MiB up")]
     HugepageSize(u64),
+    /// None, or more than there is room for.
+    #[error("num_pci_segments {0} is not 1 to {most}", most = Segment::MOST)]
+    Segments(u16),
+    /// A device on a segment that the VM does not have.
+    #[error("a device is on PCI segment {0}, but num_pci_segments is {1}")]
+    NoSegment(Segment, u8),
     /// A payload without a kernel.
     #[error("the payload names no kernel")]
     NoKernel,
@@ -114,6 +124,7 @@ impl TryFrom<VmConfig> for VmSpec {
             memory,
             serial,
             console,
+            platform,
             devices,
             landlock_enable,
             landlock_rules,
@@ -125,21 +136,32 @@ impl TryFrom<VmConfig> for VmSpec {
             | ConsoleMode::File
             | ConsoleMode::Socket) => return Err(SpecError::Console(mode)),
         }
+        let segments = segments(&platform.unwrap_or_default())?;
         Ok(Self {
             vcpus: vcpus(&cpus)?,
+            segments,
             memory: memory.try_into()?,
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
-            devices: device_specs(devices.unwrap_or_default())?,
+            devices: device_specs(devices.unwrap_or_default(), segments)?,
             landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
         })
     }
 }
 
-fn device_specs(bodies: Vec<AddDevice>) -> Result<Vec<DeviceSpec>, SpecError> {
+fn segments(body: &PlatformConfig) -> Result<u8, SpecError> {
+    let PlatformConfig { num_pci_segments: wanted } = *body;
+    let count = u8::try_from(wanted).ok().filter(|count| (1..=Segment::MOST).contains(count));
+    count.ok_or(SpecError::Segments(wanted))
+}
+
+fn device_specs(bodies: Vec<AddDevice>, segments: u8) -> Result<Vec<DeviceSpec>, SpecError> {
     let mut specs: Vec<DeviceSpec> = Vec::with_capacity(bodies.len());
     for body in bodies {
         let spec = DeviceSpec::try_from(body)?;
+        if spec.segment.number() >= segments {
+            return Err(SpecError::NoSegment(spec.segment, segments));
+        }
         match &spec.id {
             Some(id) if specs.iter().any(|other| other.id.as_ref() == Some(id)) => {
                 return Err(SpecError::TwoDevices(id.to_string()));
@@ -253,6 +275,21 @@ mod tests {
         assert_eq!(ask(true, None).unwrap().memory.hugepage, Some(2 << 20));
         assert_eq!(ask(false, Some(5)).unwrap().memory.hugepage, None);
         assert_eq!(ask(true, Some(5)), Err(SpecError::HugepageSize(5)));
+    }
+
+    #[test]
+    fn segments_are_1_to_16_and_devices_sit_on_those_there_are() {
+        let with_segments = |num_pci_segments| {
+            with(|body| body.platform = Some(PlatformConfig { num_pci_segments }))
+        };
+        assert_eq!(with(|_| {}).unwrap().segments, 1);
+        assert_eq!(with_segments(16).unwrap().segments, 16);
+        assert_eq!(with_segments(0), Err(SpecError::Segments(0)));
+        assert_eq!(with_segments(300), Err(SpecError::Segments(300)));
+
+        let device = r#"{"path":"/sys/bus/pci/devices/0000:01:00.0","pci_segment":1}"#;
+        let lost = with(|body| body.devices = Some(vec![serde_json::from_str(device).unwrap()]));
+        assert_eq!(lost, Err(SpecError::NoSegment(Segment::new(1).unwrap(), 1)));
     }
 
     #[test]

@@ -22,21 +22,21 @@ mod interrupts;
 mod notices;
 mod remove;
 mod reset;
+mod roots;
 mod stale;
 mod view;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::mailbox::Reply;
 use api::request::Response;
 use api::schema::device::PciDeviceInfo;
-use devices::pci::Slot;
-use devices::pci::bus::{Bus, Reservation, SlotError};
-use devices::platform::slots::Slots;
-use devices::vfio::bars::GuestSpaces;
+use devices::pci::Address;
+use devices::pci::bus::Reservation;
 use devices::vfio::counters::Counter;
 use devices::vfio::function::Passthrough;
 use devices::vfio::host::HostFunction;
@@ -60,7 +60,8 @@ pub use self::error::AddError;
 use self::remove::Waiter;
 pub use self::remove::{Removal, RemoveError};
 pub use self::reset::Restless;
-use self::stale::Stale;
+use self::roots::Roots;
+pub use self::roots::{PlaceError, Root};
 
 /// What a worker has finished.
 pub enum Finished {
@@ -90,8 +91,6 @@ pub struct Host {
     pub iommu: Arc<Iommu>,
     /// Interrupt vectors.
     pub relay: Arc<Relay>,
-    /// Where BARs go.
-    pub spaces: GuestSpaces,
     /// Memory slots, of RAM and of BARs.
     pub memory_slots: slots::Slots,
     /// For interrupt lines.
@@ -109,9 +108,7 @@ pub struct Host {
 pub struct Bay {
     workers: Workers,
     devices: BTreeMap<DeviceId, Device>,
-    bus: Arc<Bus>,
-    slots: Arc<Slots>,
-    stale: Stale,
+    roots: Roots,
     host: Host,
     finished: Poster<Finished>,
     monitor: Monitor,
@@ -122,7 +119,7 @@ pub struct Bay {
 struct Device {
     spec: DeviceSpec,
     function: HostFunction,
-    slot: Slot,
+    address: Address,
     stage: Stage,
     since: Instant,
     /// The guest has been asked to let go, and has not for a while.
@@ -148,18 +145,17 @@ enum Stage {
 }
 
 impl Bay {
-    /// An empty bay on `bus`; what `workers` have finished is posted, and what
+    /// An empty bay on these buses, the first of segment 0; what `workers` have finished is posted, and what
     /// becomes of devices, the monitor is told.
     pub fn new(
-        bus: Arc<Bus>,
-        slots: Arc<Slots>,
+        roots: Vec<Root>,
         host: Host,
         (finished, monitor): (Poster<Finished>, Monitor),
         workers: Workers,
     ) -> Self {
         let devices = BTreeMap::new();
-        let stale = Stale::default();
-        Self { workers, devices, bus, slots, stale, host, finished, monitor, next_id: 0 }
+        let roots = Roots::new(roots);
+        Self { workers, devices, roots, host, finished, monitor, next_id: 0 }
     }
 
     /// Starts to add a device; `reply` is answered when the guest has been told
@@ -205,10 +201,10 @@ impl Bay {
             // Only a device being added has a worker that builds it.
             return Err(AddError::Taken(id));
         };
-        let (reply, slot) = (arrival.reply.take(), device.slot);
+        let (reply, address) = (arrival.reply.take(), device.address);
         let waiters = std::mem::take(&mut arrival.waiters);
         let cancelled = arrival.progress.is_cancelled();
-        let info = PciDeviceInfo { id: id.to_string(), bdf: slot.to_string() };
+        let info = PciDeviceInfo { id: id.to_string(), bdf: address.to_string() };
         match outcome {
             // Cancelled too late for the worker to see: it goes the way it would have come.
             Ok(Built { place, function, .. }) if cancelled => {
@@ -222,9 +218,9 @@ impl Bay {
                 place.occupy(function.clone());
                 self.enter(&id, Stage::Attached(function));
                 if tell {
-                    self.slots.added(slot.number());
+                    self.roots.added(address);
                 }
-                log::info!("device {id} is in slot {slot}");
+                log::info!("device {id} is at {address}");
                 self.monitor.tell_of(&info.id, DeviceNotice::Added(&info.bdf));
                 reply.into_iter().for_each(|r| r.send(Ok(Response::Added(info.clone()))));
                 // What was said while nobody could be asked.
@@ -261,6 +257,11 @@ impl Bay {
         present.map(|device| device.spec.clone()).collect()
     }
 
+    /// Descriptors that the event loop watches.
+    pub fn watched(&self) -> impl Iterator<Item = RawFd> {
+        self.roots.watched().chain([self.host.notices.as_raw_fd()])
+    }
+
     /// What devices are made with.
     pub fn host(&self) -> &Host {
         &self.host
@@ -278,11 +279,11 @@ impl Bay {
             if device.is_due(now) {
                 device.overdue = true;
                 // It may have been asked before it had a driver to hear it.
-                self.slots.remove(device.slot.number());
+                self.roots.remove(device.address);
                 self.monitor.tell_of(id.as_str(), DeviceNotice::TimedOut);
             }
         }
-        self.slots.remind() || self.devices.values().any(Device::waits_for_time)
+        self.roots.remind() || self.devices.values().any(Device::waits_for_time)
     }
 
     /// Checks what can be checked at once and takes the slot; the rest is the
@@ -298,23 +299,16 @@ impl Bay {
         if let Some((holder, _)) = holder {
             return Err(AddError::InUse(function.name().to_owned(), holder.clone()));
         }
-        let place = self.place(spec.slot)?;
+        let place = self.roots.reserve(spec.segment, spec.slot)?;
         let host = self.host.clone();
         spec.id = Some(id.clone());
-        let others = self.devices.values().map(|device| device.function.clone()).collect();
+        let near = self.devices.values().filter(|d| d.address.segment == place.address.segment);
+        let others = near.map(|device| device.function.clone()).collect();
         Ok(build::Plan { id, spec, function, others, place, host })
     }
 
-    /// Takes a slot, if need be one that the guest believes is in use.
-    fn place(&mut self, wanted: Option<Slot>) -> Result<Reservation, SlotError> {
-        match self.bus.reserve(wanted) {
-            Err(_) if self.stale.give_up(wanted) => self.bus.reserve(wanted),
-            outcome => outcome,
-        }
-    }
-
     fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {
-        let (id, function, slot) = (plan.id.clone(), plan.function.clone(), plan.place.slot());
+        let (id, function, address) = (plan.id.clone(), plan.function.clone(), plan.place.address);
         let arrival = Arrival::new(reply);
         let progress = Arc::clone(&arrival.progress);
         let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(arrival), Instant::now());
@@ -323,7 +317,7 @@ impl Bay {
         let (overdue, relayed, heard) = (false, Arc::default(), notices::Heard::default());
         let reset_took = None;
         let device =
-            Device { spec, function, slot, stage, since, overdue, relayed, heard, reset_took };
+            Device { spec, function, address, stage, since, overdue, relayed, heard, reset_took };
         self.devices.insert(id.clone(), device);
         let finished = self.finished.clone();
         let built = id.clone();
@@ -362,7 +356,7 @@ impl Drop for Bay {
         // No vCPU runs any more. Each close may take 100 ms: all at once.
         let devices = std::mem::take(&mut self.devices).into_values();
         let functions = devices.filter_map(|device| {
-            drop(self.bus.evict(device.slot));
+            drop(self.roots.evict(device.address));
             device.function().cloned()
         });
         let functions = functions.collect();

@@ -44,7 +44,6 @@ use std::time::Duration;
 
 use api::schema::info::VmState;
 use api::schema::machine::VmConfig;
-use devices::pci::Slot;
 use devices::platform::power::PowerEvent;
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -242,8 +241,7 @@ impl Vmm {
                     machine.serial.iter_mut().for_each(|serial| serial.console.ready());
                 }
                 (Source::Slots, Some(machine)) => {
-                    let ejected = machine.slots.take_ejected().filter_map(Slot::new);
-                    ejected.for_each(|slot| machine.bay.eject(slot));
+                    machine.bay.take_ejected();
                 }
                 (Source::Devices, Some(machine)) => {
                     machine.bay.take_notices();

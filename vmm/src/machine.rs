@@ -5,7 +5,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use devices::legacy::serial::{Console, Uart};
-use devices::platform::slots::Slots;
 use devices::space::Claim;
 use kvm_ioctls::VmFd;
 
@@ -24,7 +23,6 @@ pub struct Machine {
     pub(crate) bay: Bay,
     pub(crate) _claims: Vec<Claim>,
     pub(crate) serial: Option<Serial>,
-    pub(crate) slots: Arc<Slots>,
     pub(crate) _spaces: Spaces,
     pub(crate) warming: Warming,
     pub(crate) ram: Ram,
@@ -38,7 +36,7 @@ impl Machine {
     /// Descriptors that the event loop watches.
     pub(crate) fn watched(&self) -> impl Iterator<Item = RawFd> {
         let console = self.serial.as_ref().map(|serial| serial.console.as_raw_fd());
-        console.into_iter().chain([self.slots.as_raw_fd(), self.bay.host().notices.as_raw_fd()])
+        console.into_iter().chain(self.bay.watched())
     }
 }
 

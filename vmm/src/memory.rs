@@ -4,3 +4,4 @@ pub mod layout;
 pub mod ram;
 pub mod slots;
 pub mod warmth;
+pub mod windows;

@@ -130,6 +130,9 @@ struct Machine {
     /// Memory of the guest: size=1G,shared=on|off,hugepages=on|off,hugepage_size=2M,prefault=on|off|background
     #[arg(long, value_name = "OPTIONS", requires = "kernel")]
     memory: Option<String>,
+    /// Mainboard of the guest: num_pci_segments=N, each with room for 31 functions
+    #[arg(long, value_name = "OPTIONS", requires = "kernel")]
+    platform: Option<String>,
     /// Serial port of the guest: off|null|tty|pty|file=PATH|socket=PATH [default: null]
     #[arg(long, value_name = "PLACE", requires = "kernel")]
     serial: Option<String>,
@@ -173,6 +176,19 @@ const MEMORY: &[Key] = &[
 const LANDLOCK: &[Key] = &[
     Key("path", "path", Kind::Text),
     Key("access", "access", Kind::Word(&[("r", "r"), ("w", "w"), ("rw", "rw"), ("wr", "rw")])),
+];
+
+const PLATFORM: &[Key] = &[
+    Key("num_pci_segments", "num_pci_segments", Kind::Number),
+    Key("iommufd", "iommufd", Kind::Switch),
+    Key("vfio_p2p_dma", "vfio_p2p_dma", Kind::Switch),
+    Key("iommu_segments", "iommu_segments", Kind::Numbers),
+    Key("iommu_address_width_bits", "iommu_address_width_bits", Kind::Number),
+    Key("serial_number", "serial_number", Kind::Text),
+    Key("uuid", "uuid", Kind::Text),
+    Key("oem_strings", "oem_strings", Kind::Text),
+    Key("tdx", "tdx", Kind::Switch),
+    Key("sev_snp", "sev_snp", Kind::Switch),
 ];
 
 const DEVICE: &[Key] = &[
@@ -223,6 +239,10 @@ impl Machine {
         }
         if let Some(text) = self.memory {
             config.memory = memory(&text)?;
+        }
+        if let Some(text) = self.platform {
+            config.platform =
+                Some(body("--platform", &text, object("--platform", &text, PLATFORM)?)?);
         }
         if let Some(text) = self.serial {
             config.serial = place("--serial", &text)?;

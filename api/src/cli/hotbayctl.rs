@@ -272,7 +272,8 @@ mod tests {
         let add = errand(&["add-device", "path=/sys/x,id=nic0"]).wire;
         let remove = errand(&["remove-device", "nic0"]).wire;
 
-        assert_eq!(add.body.unwrap(), r#"{"path":"/sys/x","id":"nic0","x_exclude_mmap_bars":[]}"#);
+        let expected = r#"{"path":"/sys/x","id":"nic0","pci_segment":0,"x_exclude_mmap_bars":[]}"#;
+        assert_eq!(add.body.unwrap(), expected);
         assert_eq!(remove.body.unwrap(), r#"{"id":"nic0"}"#);
     }
 

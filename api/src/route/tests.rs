@@ -12,6 +12,7 @@ fn every_request() -> Vec<Request> {
     let device = AddDevice {
         path: "/sys/bus/pci/devices/0000:01:00.0".into(),
         id: Some("nic0".to_owned()),
+        pci_segment: 0,
         pci_device_id: None,
         x_exclude_mmap_bars: vec![3],
         x_msix_noresize: true,

@@ -17,6 +17,9 @@ pub struct AddDevice {
     /// Name for later requests; generated (`_vfio0`) when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Guest PCI segment to use, below the VM's `num_pci_segments`.
+    #[serde(default)]
+    pub pci_segment: u16,
     /// Guest PCI device number to use; the machine picks one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
@@ -39,7 +42,7 @@ pub struct AddDevice {
 }
 
 pub(super) const ADD_KNOWN: Table =
-    &[("fd", "null"), ("iommu", "false"), ("pci_segment", "0"), ("x_nv_gpudirect_clique", "null")];
+    &[("fd", "null"), ("iommu", "false"), ("x_nv_gpudirect_clique", "null")];
 knows!(AddDevice, ADD_KNOWN);
 
 /// Answer to `vm.add-device` on a running VM.

@@ -9,6 +9,7 @@ use super::known::{Table, knows};
 use super::landlock::LandlockConfig;
 use super::memory::MemoryConfig;
 use super::payload::PayloadConfig;
+use super::platform::PlatformConfig;
 
 /// A virtual machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct VmConfig {
     /// `Tty`, because hotbay's guests have none yet.
     #[serde(default = "default_console")]
     pub console: ConsoleConfig,
+    /// Its mainboard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<PlatformConfig>,
     /// Host devices it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<AddDevice>>,
@@ -50,6 +54,7 @@ impl Default for VmConfig {
             memory: MemoryConfig::default(),
             serial: default_serial(),
             console: default_console(),
+            platform: None,
             devices: None,
             landlock_enable: false,
             landlock_rules: None,
@@ -77,7 +82,6 @@ pub(super) const KNOWN: Table = &[
     ("net", "null"),
     ("numa", "null"),
     ("pci_segments", "null"),
-    ("platform", PLATFORM),
     ("pmem", "null"),
     ("pvmemcontrol", "null"),
     ("pvpanic", "false"),
@@ -95,13 +99,3 @@ pub(super) const KNOWN: Table = &[
     ("watchdog", "false"),
 ];
 knows!(VmConfig, KNOWN);
-
-/// Defaults of `platform`: one PCI segment and no identity.
-const PLATFORM: &str = r#"{
-    "num_pci_segments": 1, "iommu_segments": null, "iommu_address_width_bits": 64,
-    "serial_number": null, "uuid": null, "oem_strings": null,
-    "system_serial_number": null, "system_uuid": null, "system_manufacturer": null,
-    "system_product_name": null, "system_version": null, "system_family": null,
-    "system_sku_number": null, "chassis_asset_tag": null,
-    "tdx": false, "sev_snp": false, "iommufd": false, "vfio_p2p_dma": true
-}"#;

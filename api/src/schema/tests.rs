@@ -6,7 +6,7 @@ use super::console::{ConsoleConfig, ConsoleMode};
 use super::device::{AddDevice, RemoveDevice};
 use super::known::Table;
 use super::machine::VmConfig;
-use super::{console, cpus, device, machine, memory, payload};
+use super::{console, cpus, device, machine, memory, payload, platform};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -28,15 +28,17 @@ fn whole_configuration_at_its_defaults_passes() {
         "payload": {"kernel": "/vmlinuz", "cmdline": "console=ttyS0"},
         "cpus": {"boot_vcpus": 2, "max_vcpus": 4},
         "memory": {"size": 1 << 30},
+        "platform": {"num_pci_segments": 2},
         "serial": {"mode": "File", "file": "/tmp/log"},
         "console": {"mode": "Off"},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
     });
-    let tables: [(&str, Table); 6] = [
+    let tables: [(&str, Table); 7] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
         ("/memory", memory::KNOWN),
+        ("/platform", platform::KNOWN),
         ("/console", console::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
     ];
@@ -102,7 +104,7 @@ fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
     assert!(iommu.contains("`iommu`: hotbay does not offer this yet"), "{iommu}");
     assert!(iommu.contains("at its default false at line 1 column"), "{iommu}");
     assert!(disks.contains("`disks`: hotbay does not offer this yet; leave it out"), "{disks}");
-    assert!(uuid.contains("`platform.uuid`"), "{uuid}");
+    assert!(uuid.contains("platform: `uuid`"), "{uuid}");
     assert!(amx.contains("`features.amx`"), "{amx}");
 }
 
@@ -110,7 +112,7 @@ fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
 fn unknown_field_inside_a_known_one_is_refused() {
     let text = refusal::<VmConfig>(r#"{"platform":{"num_pci_segment":1}}"#);
 
-    assert!(text.contains("unknown field `platform.num_pci_segment`"), "{text}");
+    assert!(text.contains("platform: unknown field `num_pci_segment`"), "{text}");
 }
 
 #[test]

@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! \_S5                    how to power off
-//! \_SB.PCI0               host bridge: windows, _PRT, _OSC            (pci)
+//! \_SB.PCI0               host bridge of a segment, PCI0 to PCIF: windows, _PRT, _OSC  (pci)
 //! \_SB.PCI0.S001 .. S031  slots: _SUN, _ADR, _EJ0                     (slots)
-//! \_SB.PHPR               hot-plug registers, PSCN (look), EJCT (eject)
-//! \_SB.GEDV               Generic Event Device: _EVT calls PSCN
+//! \_SB.PHP0               its hot-plug registers, PSCN (look), EJCT (eject)
+//! \_SB.GEDV               Generic Event Device: _EVT calls every PSCN
 //! \_SB.MBRD               addresses nobody else claims: ECAM, power registers
 //! \_SB.COM1               16550
 //! ```
@@ -35,11 +35,12 @@ const DSDT_REVISION: u8 = 2;
 
 /// The complete table, header included.
 pub(super) fn dsdt(inputs: &Inputs) -> Sdt {
-    let devices = Code::default()
-        .and(&pci::host_bridge(&inputs.mem64))
-        .and(&slots::registers())
-        .and(&event_device())
-        .and(&motherboard())
+    let bridges = inputs.segments().zip(&inputs.segments).fold(Code::default(), |code, segment| {
+        code.and(&pci::host_bridge(segment)).and(&slots::registers(segment.0))
+    });
+    let devices = bridges
+        .and(&event_device(inputs))
+        .and(&motherboard(inputs))
         .and(&if inputs.com1 { com1() } else { Code::default() });
     let body = Code::default().and(&sleep_off()).and(&Scope::new("\\_SB_".into(), vec![&devices]));
 
@@ -89,10 +90,12 @@ fn sleep_off() -> Name {
 }
 
 /// The Generic Event Device (ACPI 6.5, 5.6.9).
-fn event_device() -> Code {
+fn event_device(inputs: &Inputs) -> Code {
     let interrupt = edge_interrupt(layout::EVENT_GSI, Sharing::Exclusive);
     // The argument is the interrupt's number, and there is but one.
-    let look = Code::default().and(&MethodCall::new(slots::LOOK.into(), Vec::new()));
+    let look = inputs.segments().fold(Code::default(), |code, segment| {
+        code.and(&MethodCall::new(slots::look_path(segment).as_str().into(), Vec::new()))
+    });
     let body = Code::default()
         .and(&name("_HID", &"ACPI0013"))
         .and(&name("_UID", &0_u8))
@@ -103,10 +106,10 @@ fn event_device() -> Code {
 
 /// Addresses that the guest must leave alone though no device lists them: Linux
 /// trusts MCFG only if its window is reserved like this.
-fn motherboard() -> Code {
-    let base = const { low32(layout::ECAM_BASE) };
-    let size = const { low32(layout::ECAM_SIZE) };
-    let ecam = Memory32Fixed::new(true, base, size);
+fn motherboard(inputs: &Inputs) -> Code {
+    let (base, size) = const { (low32(layout::ECAM_BASE), low32(layout::ECAM_SIZE)) };
+    let windows = inputs.segments().fold(0, |all, _| all + size);
+    let ecam = Memory32Fixed::new(true, base, windows);
     let power = ports(layout::POWER_PORT, layout::POWER_SIZE);
     let body = Code::default()
         .and(&name("_HID", &EISAName::new("PNP0C02")))

@@ -7,9 +7,10 @@ use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
 use acpi_tables::mcfg::MCFG;
+use devices::pci::Segment;
 use devices::platform::power;
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, low32};
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, ecam, low32};
 use crate::memory::layout;
 
 /// IAPC_BOOT_ARCH (ACPI 6.5, table 5.11): there is no VGA to probe...
@@ -20,7 +21,6 @@ const CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
 
 const IOAPIC_ID: u8 = 0;
 const IOAPIC_FIRST_GSI: u32 = 0;
-const PCI_SEGMENT: u16 = 0;
 const PCI_BUS: u8 = 0;
 
 /// Fixed ACPI description: where the DSDT is, how to sleep and how to reset.
@@ -57,9 +57,11 @@ pub(super) fn madt(vcpus: u8) -> MADT {
 }
 
 /// Where configuration space is mapped.
-pub(super) fn mcfg() -> MCFG {
+pub(super) fn mcfg(segments: impl Iterator<Item = Segment>) -> MCFG {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(layout::ECAM_BASE, PCI_SEGMENT, PCI_BUS, PCI_BUS);
+    for segment in segments {
+        mcfg.add_ecam(ecam(segment), segment.number().into(), PCI_BUS, PCI_BUS);
+    }
     mcfg
 }
 

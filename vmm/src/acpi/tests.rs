@@ -1,12 +1,14 @@
 //! The tables as a guest reads them: found from the RSDP, by value.
 
+use std::ops::Range;
+
 use super::*;
-use crate::memory::layout;
+use crate::memory::windows::shared;
 
 const MEM64: Range<u64> = 0x40_0000_0000..0x80_0000_0000;
 
 fn machine(vcpus: u8) -> Tables {
-    tables(&Inputs { vcpus, mem64: MEM64, com1: true })
+    tables(&Inputs { vcpus, segments: shared(1, &MEM64), com1: true })
 }
 
 fn number<const N: usize>(bytes: &[u8], offset: usize) -> u64 {
@@ -68,7 +70,8 @@ fn every_table_is_reachable_aligned_and_sums_to_zero() {
 
 #[test]
 fn tables_of_the_largest_machine_fit() {
-    let tables = machine(255);
+    let segments = shared(Segment::MOST, &MEM64);
+    let tables = tables(&Inputs { vcpus: 255, segments, com1: true });
     assert_eq!(tables.address, BASE);
     assert!(tables.address + u64::try_from(tables.bytes.len()).unwrap() < END);
 }
@@ -120,10 +123,25 @@ fn mcfg_maps_bus_0_of_segment_0() {
 }
 
 #[test]
+fn each_segment_has_its_bridge_its_registers_and_its_window() {
+    let tables = tables(&Inputs { vcpus: 1, segments: shared(3, &MEM64), com1: true });
+    let entries: Vec<_> = tables.named(b"MCFG")[44..].chunks(16).collect();
+    let windows = entries.iter().map(|entry| (number::<8>(entry, 0), number::<2>(entry, 8)));
+    let expected = (0..3).map(|n| (layout::ECAM_BASE + n * layout::ECAM_SIZE, n));
+    assert!(windows.eq(expected));
+    let dsdt = tables.named(b"DSDT");
+    assert!(["PCI2", "PHP2"].iter().all(|name| contains(dsdt, name.as_bytes())));
+    assert!(!contains(dsdt, b"PCI3"));
+    let ports =
+        [0x610_u16, 0x61c, 0x628].map(|port| [&[0x47, 1][..], &port.to_le_bytes()].concat());
+    assert!(ports.iter().all(|resource| contains(dsdt, resource)));
+}
+
+#[test]
 fn dsdt_names_everything_the_guest_needs() {
     let tables = machine(1);
     let dsdt = tables.named(b"DSDT");
-    let names = "_SB_ PCI0 _SEG _BBN _CRS _PRT _OSC S001 S031 _SUN _ADR _EJ0 PHPR PCIU PCID \
+    let names = "_SB_ PCI0 _SEG _BBN _CRS _PRT _OSC S001 S031 _SUN _ADR _EJ0 PHP0 PCIU PCID \
                  PCEJ PSCN EJCT GEDV _EVT ACPI0013 MBRD COM1 _S5_";
     let missing: Vec<_> =
         names.split_whitespace().filter(|name| !contains(dsdt, name.as_bytes())).collect();
@@ -165,7 +183,7 @@ fn windows_are_the_layouts() {
 
 #[test]
 fn what_the_machine_lacks_is_not_described() {
-    let without = tables(&Inputs { vcpus: 1, mem64: 0..0, com1: false });
+    let without = tables(&Inputs { vcpus: 1, segments: shared(1, &(0..0)), com1: false });
     let dsdt = without.named(b"DSDT");
     assert!(!contains(dsdt, b"COM1"));
     let qword_address_space = [0x8a, 0x2b, 0];

@@ -30,12 +30,12 @@ pub(super) struct Piece {
 /// which Linux only uses when it is reserved.
 pub(super) fn map(memory: &Memory) -> Vec<Piece> {
     let piece = |start, end: u64, kind| Piece { start, size: end.saturating_sub(start), kind };
-    let ecam_end = layout::ECAM_BASE + layout::ECAM_SIZE;
+    let ecam = layout::ECAM;
     let mut map = vec![
         piece(0, LOW_RESERVED, Kind::Ram),
         piece(LOW_RESERVED, HIGH_MEMORY, Kind::Reserved),
         piece(HIGH_MEMORY, low_end(memory), Kind::Ram),
-        piece(layout::ECAM_BASE, ecam_end, Kind::Reserved),
+        piece(ecam.start, ecam.end, Kind::Reserved),
     ];
     let high = memory.iter().filter(|region| region.start_addr().0 >= layout::HIGH_RAM_START);
     map.extend(high.map(|region| {

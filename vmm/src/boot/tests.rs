@@ -55,7 +55,7 @@ fn memory_map_leaves_out_the_firmwares_part_and_the_hole() {
             ram(0, 0x9_fc00),
             reserved(0x9_fc00, 0x6_0400),
             ram(MIB, 3 * GIB - MIB),
-            reserved(0xe000_0000, MIB),
+            reserved(0xe000_0000, 16 * MIB),
             ram(4 * GIB, 2 * GIB),
         ]
     );

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use api::schema::device::AddDevice;
-use devices::pci::Slot;
+use devices::pci::{Segment, Slot};
 use devices::vfio::interrupts::Choices;
 
 /// Longest id.
@@ -25,7 +25,9 @@ pub struct DeviceSpec {
     pub id: Option<DeviceId>,
     /// Where sysfs has it.
     pub path: PathBuf,
-    /// Where the guest wants it; any slot when absent.
+    /// On which of the guest's segments.
+    pub segment: Segment,
+    /// Where on it the guest wants it; any slot when absent.
     pub slot: Option<Slot>,
     /// BARs that stay trapped.
     pub unmapped: Vec<u8>,
@@ -47,6 +49,9 @@ pub enum DeviceError {
     /// No such slot on any bus.
     #[error("pci_device_id {0} is not 1 to 31")]
     Slot(u8),
+    /// No machine has so many.
+    #[error("pci_segment {0} is not 0 to {last}", last = Segment::MOST - 1)]
+    Segment(u16),
     /// No such BAR.
     #[error("x_exclude_mmap_bars names BAR {0}, but BARs are 0 to 5")]
     Bar(u32),
@@ -88,10 +93,11 @@ impl TryFrom<String> for DeviceId {
 
 impl From<DeviceSpec> for AddDevice {
     fn from(spec: DeviceSpec) -> Self {
-        let DeviceSpec { id, path, slot, unmapped, interrupts, map_threads } = spec;
+        let DeviceSpec { id, path, segment, slot, unmapped, interrupts, map_threads } = spec;
         Self {
             path,
             id: id.map(|DeviceId(id)| id),
+            pci_segment: segment.number().into(),
             pci_device_id: slot.map(Slot::number),
             x_exclude_mmap_bars: unmapped.into_iter().map(u32::from).collect(),
             x_msix_noresize: interrupts.no_resize,
@@ -109,6 +115,7 @@ impl TryFrom<AddDevice> for DeviceSpec {
         let AddDevice {
             path,
             id,
+            pci_segment,
             pci_device_id,
             x_exclude_mmap_bars,
             x_msix_noresize,
@@ -116,6 +123,7 @@ impl TryFrom<AddDevice> for DeviceSpec {
             x_map_threads,
         } = body;
         let slot = |number| Slot::new(number).filter(|_| number > 0);
+        let segment = u8::try_from(pci_segment).ok().and_then(Segment::new);
         let bar = |bar: u32| {
             let valid = u8::try_from(bar).ok().filter(|_| bar < BARS);
             valid.ok_or(DeviceError::Bar(bar))
@@ -126,6 +134,7 @@ impl TryFrom<AddDevice> for DeviceSpec {
         Ok(Self {
             id: id.map(DeviceId::try_from).transpose()?,
             path,
+            segment: segment.ok_or(DeviceError::Segment(pci_segment))?,
             slot: pci_device_id.map(|n| slot(n).ok_or(DeviceError::Slot(n))).transpose()?,
             unmapped: x_exclude_mmap_bars.into_iter().map(bar).collect::<Result<_, _>>()?,
             interrupts: Choices { no_resize: x_msix_noresize, exact_pending: x_exact_pending },
@@ -143,6 +152,7 @@ mod tests {
         AddDevice {
             path,
             id: Some(id.to_owned()),
+            pci_segment: 0,
             pci_device_id: None,
             x_exclude_mmap_bars: Vec::new(),
             x_msix_noresize: false,
@@ -165,6 +175,14 @@ mod tests {
             let body = AddDevice { pci_device_id: Some(number), ..body("a") };
             assert_eq!(DeviceSpec::try_from(body), Err(DeviceError::Slot(number)));
         }
+    }
+
+    #[test]
+    fn segment_is_one_that_a_machine_can_have() {
+        let on = |pci_segment| DeviceSpec::try_from(AddDevice { pci_segment, ..body("a") });
+        assert_eq!(on(15).map(|spec| spec.segment.number()), Ok(15));
+        assert_eq!(on(16), Err(DeviceError::Segment(16)));
+        assert_eq!(on(256), Err(DeviceError::Segment(256)));
     }
 
     #[test]

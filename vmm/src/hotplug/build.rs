@@ -10,6 +10,7 @@ use devices::vfio::iommu::AttachError;
 use devices::vfio::progress::{Phase, Progress};
 use devices::vfio::room;
 
+use super::roots::Place;
 use super::{AddError, Host};
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::irq::lines::Pin;
@@ -20,9 +21,9 @@ pub(super) struct Plan {
     pub(super) id: DeviceId,
     pub(super) spec: DeviceSpec,
     pub(super) function: HostFunction,
-    /// Those that the machine has or is getting.
+    /// Those that its segment has or is getting.
     pub(super) others: Vec<HostFunction>,
-    pub(super) place: Reservation,
+    pub(super) place: Place,
     pub(super) host: Host,
 }
 
@@ -37,7 +38,7 @@ impl Plan {
     /// What can be found out without opening anything; the number of its group.
     fn check(&self) -> Result<u32, AddError> {
         let number = self.function.check()?;
-        room::fits(&self.function, &self.others, &self.host.spaces.apertures)?;
+        room::fits(&self.function, &self.others, &self.place.spaces.apertures)?;
         Ok(number)
     }
 
@@ -56,6 +57,7 @@ impl Plan {
     pub(super) fn build(self, progress: &Progress) -> Result<Built, AddError> {
         let number = self.check()?;
         let Self { id: _, spec, function: on_host, others: _, place, host } = self;
+        let Place { address, reservation: place, spaces } = place;
         let group = host.iommu.attach(number, progress, spec.map_threads)?;
         if progress.is_cancelled() {
             return Err(AttachError::Cancelled.into());
@@ -67,11 +69,11 @@ impl Plan {
         let vectors = host.relay.lend(opened.abilities().vectors());
         let relayed = vectors.relayed();
         let line = opened.pin().map(|pin| {
-            let pin = Pin::of(Arc::clone(&host.vm), place.slot(), pin);
+            let pin = Pin::of(Arc::clone(&host.vm), address.slot, pin);
             Box::new(pin) as Box<dyn devices::irq::Line>
         });
         let guests = (Box::new(vectors) as Box<_>, line, spec.interrupts);
-        let function = Arc::new(opened.finish(host.spaces, guests, &spec.unmapped));
+        let function = Arc::new(opened.finish(spaces, guests, &spec.unmapped));
         for descriptor in function.notices().descriptors() {
             host.notices.add_edges(descriptor, Source::Devices).map_err(failed)?;
         }

@@ -9,6 +9,7 @@ use devices::vfio::host::HostError;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::room::NoRoom;
 
+use super::PlaceError;
 use crate::config::device::{DeviceError, DeviceId};
 
 /// Why a device was not added. Nothing of the attempt is left.
@@ -25,7 +26,7 @@ pub enum AddError {
     InUse(String, DeviceId),
     /// No place on the bus.
     #[error(transparent)]
-    Slot(#[from] SlotError),
+    Place(#[from] PlaceError),
     /// The function cannot be had.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -56,13 +57,18 @@ impl AddError {
             Self::Spec(DeviceError::Id(_) | DeviceError::Reserved(_)) => {
                 (Status::BadRequest, code::DEVICE_BAD_ID)
             }
-            Self::Spec(DeviceError::Slot(_) | DeviceError::Bar(_) | DeviceError::NoThreads) => {
-                (Status::BadRequest, code::DEVICE_BAD_REQUEST)
-            }
+            Self::Spec(
+                DeviceError::Slot(_)
+                | DeviceError::Segment(_)
+                | DeviceError::Bar(_)
+                | DeviceError::NoThreads,
+            ) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
             Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),
             Self::InUse(..) => (Status::BadRequest, code::DEVICE_IN_USE),
-            Self::Slot(SlotError::Taken(_)) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
-            Self::Slot(SlotError::Full) | Self::Room(_) => {
+            Self::Place(PlaceError::NoSlot(_, SlotError::Taken(_)) | PlaceError::NoSegment(..)) => {
+                (Status::BadRequest, code::DEVICE_BAD_REQUEST)
+            }
+            Self::Place(PlaceError::NoSlot(_, SlotError::Full)) | Self::Room(_) => {
                 (Status::BadRequest, code::DEVICE_NO_ROOM)
             }
             Self::Host(error) => host_class(error),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use api::mailbox::Reply;
 use api::request::{Answer, Fault, Response, Status, code};
 use api::schema::device::RemoveDevice;
-use devices::pci::Slot;
+use devices::pci::Address;
 use devices::pci::bus::Reservation;
 use devices::vfio::function::Passthrough;
 
@@ -65,31 +65,37 @@ impl Bay {
         }
     }
 
-    /// The guest has let go of `slot`: takes the function off the bus and has a
+    /// Sees where the guest has let go since the last call.
+    pub fn take_ejected(&mut self) {
+        self.roots.take_ejected().into_iter().for_each(|address| self.eject(address));
+    }
+
+    /// The guest has let go at `address`: takes the function off the bus and has a
     /// worker give it back. A slot without a device, or with one on its way in
     /// or out, stays as it is.
-    pub fn eject(&mut self, slot: Slot) {
-        if self.stale.settle(slot) {
-            log::info!("the guest has let go of slot {slot}, whose device is gone");
+    fn eject(&mut self, address: Address) {
+        if self.roots.stale().settle(address) {
+            log::info!("the guest has let go of {address}, whose device is gone");
             return;
         }
-        if self.leave(slot) {
-            self.slots.forget(slot.number());
+        if self.leave(address) {
+            self.roots.forget(address);
         }
     }
 
-    /// Takes the device in `slot` without waiting for the guest, which goes on
+    /// Takes the device at `address` without waiting for the guest, which goes on
     /// being asked: it must forget the device before another comes there.
-    fn force(&mut self, slot: Slot) {
-        if self.leave(slot) {
-            self.stale.expect(slot);
-            self.slots.remove(slot.number());
+    fn force(&mut self, address: Address) {
+        if self.leave(address) {
+            self.roots.stale().expect(address);
+            self.roots.remove(address);
         }
     }
 
-    /// Returns whether there was a device to take.
-    fn leave(&mut self, slot: Slot) -> bool {
-        let found = self.devices.iter().find(|(_, device)| device.slot == slot);
+    /// Takes the device at `address`, and says nothing to the guest. Returns whether
+    /// there was one to take.
+    pub(super) fn leave(&mut self, address: Address) -> bool {
+        let found = self.devices.iter().find(|(_, device)| device.address == address);
         let Some((id, _)) = found else { return false };
         let id = id.clone();
         let Some(device) = self.devices.get_mut(&id) else { return false };
@@ -102,19 +108,21 @@ impl Bay {
             }
         };
         self.enter(&id, Stage::Leaving(waiters));
-        let Some((on_bus, place)) = self.bus.evict(slot) else { return false };
+        let Some((on_bus, place)) = self.roots.evict(address) else { return false };
         drop(on_bus);
-        log::info!("device {id} leaves slot {slot}");
+        log::info!("device {id} leaves {address}");
         self.give_back(id, function, place);
         true
     }
 
     /// The host has a device back.
     pub fn gone(&mut self, id: &DeviceId, place: Reservation) {
-        self.stale.keep(place);
         log::info!("device {id} is gone");
-        if let Some(Device { stage: Stage::Leaving(waiters), slot, .. }) = self.devices.remove(id) {
-            self.monitor.tell_of(id.as_str(), DeviceNotice::Removed(&slot.to_string()));
+        let Some(device) = self.devices.remove(id) else { return };
+        self.roots.stale().keep(device.address, place);
+        if let Stage::Leaving(waiters) = device.stage {
+            let address = device.address.to_string();
+            self.monitor.tell_of(id.as_str(), DeviceNotice::Removed(&address));
             waiters.into_iter().for_each(Waiter::content);
         }
     }
@@ -122,7 +130,7 @@ impl Bay {
     /// Asks the guest for a device, or reminds it; with `force`, does not wait for it.
     pub(super) fn begin_removal(&mut self, id: &DeviceId, force: bool) -> Result<(), RemoveError> {
         let device = self.devices.get_mut(id).ok_or_else(|| RemoveError::Unknown(id.clone()))?;
-        let slot = device.slot;
+        let address = device.address;
         match std::mem::replace(&mut device.stage, Stage::none()) {
             // It will have failed soon, or has come a moment ago and leaves again.
             Stage::Adding(arrival) => {
@@ -141,9 +149,9 @@ impl Bay {
         if force {
             log::warn!("device {id} is taken from the guest by force");
             self.monitor.tell_of(id.as_str(), DeviceNotice::Forced);
-            self.force(slot);
+            self.force(address);
         } else if matches!(self.devices.get(id), Some(Device { stage: Stage::Removing(..), .. })) {
-            self.slots.remove(slot.number());
+            self.roots.remove(address);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use devices::pci::Slot;
+use devices::pci::Address;
 use devices::vfio::resets::{self, Step};
 
 use super::{Bay, Device, Finished, Stage};
@@ -29,10 +29,9 @@ impl Bay {
     /// more, and the new one is not to be bothered. (A Linux that is asked before it
     /// is up crashes, and would do so in each boot.)
     pub fn reset(&mut self) -> Restless {
-        self.slots.reset();
-        self.stale.clear();
-        for slot in self.asked_for() {
-            self.eject(slot);
+        self.roots.reset();
+        for address in self.asked_for() {
+            self.leave(address);
         }
         let functions = self.devices.values().filter_map(Device::function).map(Arc::clone);
         let steps = resets::steps(&functions.collect::<Vec<_>>());
@@ -44,9 +43,9 @@ impl Bay {
         Restless { writing, resetting }
     }
 
-    fn asked_for(&self) -> Vec<Slot> {
+    fn asked_for(&self) -> Vec<Address> {
         let asked = self.devices.values().filter(|d| matches!(d.stage, Stage::Removing(..)));
-        asked.map(|device| device.slot).collect()
+        asked.map(|device| device.address).collect()
     }
 
     /// Remembers how long the reset of a device took, for clients to see.

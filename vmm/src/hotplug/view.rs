@@ -48,7 +48,7 @@ impl Bay {
             ("promotions", self.host.relay.promotions()),
             ("irqfds", routes.irqfds()),
             ("routes", count(routes.len())),
-            ("free_slots", count(self.bus.free_slots())),
+            ("free_slots", count(self.roots.free_slots())),
             ("ram_pieces_mapped", self.host.iommu.pieces_mapped()),
             ("memory_slots", count(self.host.memory_slots.in_use())),
         ];
@@ -70,7 +70,7 @@ impl Device {
             resources: Vec::new(),
             parent: None,
             children: Vec::new(),
-            pci_bdf: Some(self.slot.to_string()),
+            pci_bdf: Some(self.address.to_string()),
             state: Some(self.state()),
             since_ms: ms(self.since),
             wanted_back_ms: self.heard.wanted.and_then(ms),

@@ -4,13 +4,15 @@
 //! guest-physical                          port I/O
 //! 0            RAM below the hole         0x0600  power: sleep control, sleep status, reset
 //! 0xc000_0000  PCI BARs below 4 GiB       0x0610  PCI hot-plug slots
-//! 0xe000_0000  ECAM, one bus              0x0cf8  PCI configuration ports
+//! 0xe000_0000  ECAM, a bus each segment   0x0cf8  PCI configuration ports
 //! 0xfec0_0000  IOAPIC, LAPIC, firmware    0x03f8  COM1
 //! 4 GiB        RAM above the hole         0x1000  PCI BARs
 //! above RAM    PCI BARs, 64-bit
 //! ```
 
 use std::ops::Range;
+
+use devices::pci::Segment;
 
 /// End of the RAM below the hole, and start of the BARs below 4 GiB.
 pub const LOW_RAM_END: u64 = 0xc000_0000;
@@ -19,10 +21,12 @@ pub const HIGH_RAM_START: u64 = 1 << 32;
 
 /// Memory BARs of 32 bits.
 pub const PCI_MEM32: Range<u64> = LOW_RAM_END..0xe000_0000;
-/// Configuration space of bus 0: 32 devices x 8 functions x 4 KiB.
+/// Configuration space of the first segment; those of the others follow.
 pub const ECAM_BASE: u64 = 0xe000_0000;
-/// Bytes of [`ECAM_BASE`]'s window: one bus.
+/// Bytes of one segment's window: bus 0, 32 devices x 8 functions x 4 KiB.
 pub const ECAM_SIZE: u64 = 1 << 20;
+/// Configuration space of all the segments that there can be.
+pub const ECAM: Range<u64> = ECAM_BASE..ECAM_BASE + ECAM_SIZE * Segment::MOST as u64;
 /// I/O BARs.
 pub const PCI_IO: Range<u64> = 0x1000..0x1_0000;
 
@@ -39,9 +43,10 @@ pub const TSS: u64 = 0xfffb_d000;
 pub const POWER_PORT: u64 = 0x600;
 /// Bytes of the power registers.
 pub const POWER_SIZE: u64 = 3;
-/// Hot-plug registers: up, down and eject, four bytes each.
+/// Hot-plug registers of the first segment: up, down and eject, four bytes each.
+/// Those of the others follow.
 pub const SLOTS_PORT: u64 = 0x610;
-/// Bytes of the hot-plug registers.
+/// Bytes of one segment's hot-plug registers.
 pub const SLOTS_SIZE: u64 = 12;
 /// First serial port.
 pub const COM1_PORT: u64 = 0x3f8;

@@ -7,12 +7,13 @@ use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, EISAName, Else, Equal, If,
     Local, Name, NotEqual, Or, Package, PackageBuilder, ResourceTemplate, Return, Store, Uuid,
 };
+use devices::pci::Segment;
+use devices::pci::bar::Apertures;
 
 use super::super::{low32, port};
 use super::{Code, device, method, name, ports, slots};
 use crate::memory::layout;
 
-const SEGMENT: u8 = 0;
 const BUS: u8 = 0;
 const DEVICES: u32 = 32;
 const PINS: u32 = 4;
@@ -28,36 +29,49 @@ const OSC_UNKNOWN_UUID: u8 = 1 << 2;
 const OSC_UNKNOWN_REVISION: u8 = 1 << 3;
 const OSC_MASKED: u8 = 1 << 4;
 
-/// `\_SB.PCI0` with its slots. `mem64` is the window for 64-bit BARs, if any.
-pub(super) fn host_bridge(mem64: &Range<u64>) -> Code {
+/// Name of a segment's host bridge, `PCI0` to `PCIF`.
+pub(super) fn bridge(segment: Segment) -> String {
+    format!("PCI{:X}", segment.number())
+}
+
+/// `\_SB.PCI0` with its slots, for the first segment.
+pub(super) fn host_bridge((segment, windows): (Segment, &Apertures)) -> Code {
     let body = Code::default()
         .and(&name("_HID", &EISAName::new("PNP0A08")))
         .and(&name("_CID", &EISAName::new("PNP0A03")))
-        .and(&name("_UID", &0_u8))
-        .and(&name("_SEG", &SEGMENT))
+        .and(&name("_UID", &segment.number()))
+        .and(&name("_SEG", &segment.number()))
         .and(&name("_BBN", &BUS))
-        .and(&windows(mem64))
+        .and(&resources(segment, windows))
         .and(&routing())
         .and(&operating_system_capabilities())
-        .and(&slots::slots());
-    device("PCI0", &body)
+        .and(&slots::slots(segment));
+    device(&bridge(segment), &body)
 }
 
-/// `_CRS`: the bus, the configuration ports, and where BARs may go.
-fn windows(mem64: &Range<u64>) -> Name {
-    let (first_port, last_port) =
-        const { (port(layout::PCI_IO.start), port(layout::PCI_IO.end - 1)) };
-    let (first, last) =
-        const { (low32(layout::PCI_MEM32.start), low32(layout::PCI_MEM32.end - 1)) };
-    let mut resources = Code::default()
-        .and(&AddressSpace::new_bus_number(u16::from(BUS), u16::from(BUS)))
-        .and(&ports(layout::CONFIG_PORT, layout::CONFIG_SIZE))
-        .and(&AddressSpace::new_io(first_port, last_port, None))
-        .and(&memory(first, last));
-    if !mem64.is_empty() {
-        resources = resources.and(&memory(mem64.start, mem64.end - 1));
+/// `_CRS`: the bus, the configuration ports, which lead to the first segment only, and where BARs may go.
+fn resources(segment: Segment, windows: &Apertures) -> Name {
+    let mut resources =
+        Code::default().and(&AddressSpace::new_bus_number(u16::from(BUS), u16::from(BUS)));
+    if segment == Segment::default() {
+        resources = resources.and(&ports(layout::CONFIG_PORT, layout::CONFIG_SIZE));
+    }
+    let Apertures { io, mem32, mem64 } = windows;
+    if let Some((first, last)) = ends(io).map(|(first, last)| (port(first), port(last))) {
+        resources = resources.and(&AddressSpace::new_io(first, last, None));
+    }
+    if let Some((first, last)) = ends(mem32).map(|(first, last)| (low32(first), low32(last))) {
+        resources = resources.and(&memory(first, last));
+    }
+    if let Some((first, last)) = ends(mem64) {
+        resources = resources.and(&memory(first, last));
     }
     name("_CRS", &ResourceTemplate::new(vec![&resources]))
+}
+
+/// First and last address, if there is any.
+fn ends(window: &Range<u64>) -> Option<(u64, u64)> {
+    (!window.is_empty()).then(|| (window.start, window.end - 1))
 }
 
 /// A memory window from `first` to `last`. Not marked prefetchable: Linux puts

@@ -10,15 +10,17 @@ use acpi_tables::aml::{
     FieldUpdateRule, If, Local, MethodCall, Mutex, Notify, OpRegion, OpRegionSpace, Path, Release,
     ResourceTemplate, Store, ZERO,
 };
+use devices::pci::Segment;
 
 use super::super::port;
+use super::pci::bridge;
 use super::{Code, device, method, name, ports};
 use crate::memory::layout;
 
-/// The method that looks at the registers and notifies slots.
-pub(super) const LOOK: &str = "\\_SB_.PHPR.PSCN";
-/// The method that gives the slots in its argument's bits back.
-const EJECT: &str = "\\_SB_.PHPR.EJCT";
+/// Looks at the registers and notifies slots.
+const LOOK: &str = "PSCN";
+/// Gives the slots in its argument's bits back.
+const EJECT: &str = "EJCT";
 
 const FIRST_SLOT: u8 = 1;
 const LAST_SLOT: u8 = 31;
@@ -34,14 +36,26 @@ const DEVICE_CHECK: u8 = 1;
 /// ...or let go of the one that is there.
 const EJECT_REQUEST: u8 = 3;
 
-/// `\_SB.PCI0.S001` to `S031`.
-pub(super) fn slots() -> Code {
-    (FIRST_SLOT..=LAST_SLOT).fold(Code::default(), |code, number| code.and(&slot(number)))
+/// The method by which the Generic Event Device looks at a segment's registers.
+pub(super) fn look_path(segment: Segment) -> String {
+    format!("\\_SB_.{}.{LOOK}", block(segment))
 }
 
-fn slot(number: u8) -> Code {
+/// A segment's block of registers, `PHP0` to `PHPF`.
+fn block(segment: Segment) -> String {
+    format!("PHP{:X}", segment.number())
+}
+
+/// `\_SB.PCI0.S001` to `S031`, for the first segment.
+pub(super) fn slots(segment: Segment) -> Code {
+    let numbers = FIRST_SLOT..=LAST_SLOT;
+    numbers.fold(Code::default(), |code, number| code.and(&slot(segment, number)))
+}
+
+fn slot(segment: Segment, number: u8) -> Code {
     let address = u32::from(number) << 16;
-    let eject = Code::default().and(&MethodCall::new(EJECT.into(), vec![&bit(number)]));
+    let path = format!("\\_SB_.{}.{EJECT}", block(segment));
+    let eject = Code::default().and(&MethodCall::new(path.as_str().into(), vec![&bit(number)]));
     let body = Code::default()
         .and(&name("_SUN", &number))
         .and(&name("_ADR", &address))
@@ -53,14 +67,15 @@ fn bit(slot: u8) -> u32 {
     1 << slot
 }
 
-/// `\_SB.PHPR`: three registers and who may touch them.
-pub(super) fn registers() -> Code {
-    let (base, size) = const { (port(layout::SLOTS_PORT), port(layout::SLOTS_SIZE)) };
-    let claimed = ports(layout::SLOTS_PORT, layout::SLOTS_SIZE);
+/// `\_SB.PHP0`: three registers and who may touch them.
+pub(super) fn registers(segment: Segment) -> Code {
+    let (first, size) = const { (port(layout::SLOTS_PORT), port(layout::SLOTS_SIZE)) };
+    let base = first + u16::from(segment.number()) * size;
+    let claimed = ports(base.into(), layout::SLOTS_SIZE);
     let fields = [UP, DOWN, EJECTED].map(|field| FieldEntry::Named(*field, REGISTER_BITS));
     let body = Code::default()
         .and(&name("_HID", &EISAName::new("PNP0A06")))
-        .and(&name("_UID", &"PCI slots"))
+        .and(&name("_UID", &format!("PCI slots {segment}")))
         .and(&name("_CRS", &ResourceTemplate::new(vec![&claimed])))
         .and(&OpRegion::new("PCST".into(), OpRegionSpace::SystemIO, &base, &size))
         .and(&Field::new(
@@ -71,14 +86,14 @@ pub(super) fn registers() -> Code {
             fields.to_vec(),
         ))
         .and(&Mutex::new(MUTEX.into(), 0))
-        .and(&look())
+        .and(&look(segment))
         .and(&eject());
-    device("PHPR", &body)
+    device(&block(segment), &body)
 }
 
 /// `PSCN ()`: added slots are announced before requests to eject, because a
 /// slot can have both when the guest was slow to look.
-fn look() -> Code {
+fn look(segment: Segment) -> Code {
     let take = Code::default()
         .and(&Acquire::new(MUTEX.into(), WAIT_FOR_EVER))
         .and(&Store::new(&Local(0), &field(UP)))
@@ -87,18 +102,19 @@ fn look() -> Code {
         .and(&Store::new(&field(DOWN), &Local(1)))
         .and(&Release::new(MUTEX.into()));
     let body = (FIRST_SLOT..=LAST_SLOT).fold(take, |code, slot| {
-        code.and(&notify(slot, &Local(0), DEVICE_CHECK)).and(&notify(
-            slot,
+        let path = format!("\\_SB_.{}.S{slot:03}", bridge(segment));
+        code.and(&notify((&path, slot), &Local(0), DEVICE_CHECK)).and(&notify(
+            (&path, slot),
             &Local(1),
             EJECT_REQUEST,
         ))
     });
-    method("PSCN", 0, &body)
+    method(LOOK, 0, &body)
 }
 
 /// `If (pending & bit) { Notify (slot, value) }`.
-fn notify(slot: u8, pending: &Local, value: u8) -> Code {
-    let path = Path::new(&format!("\\_SB_.PCI0.S{slot:03}"));
+fn notify((path, slot): (&str, u8), pending: &Local, value: u8) -> Code {
+    let path = Path::new(path);
     let target = ZERO; // the result is only looked at, not stored
     Code::default()
         .and(&If::new(&And::new(&target, pending, &bit(slot)), vec![&Notify::new(&path, &value)]))
@@ -110,7 +126,7 @@ fn eject() -> Code {
         .and(&Acquire::new(MUTEX.into(), WAIT_FOR_EVER))
         .and(&Store::new(&field(EJECTED), &Arg(0)))
         .and(&Release::new(MUTEX.into()));
-    method("EJCT", 1, &body)
+    method(EJECT, 1, &body)
 }
 
 /// A field by its name.

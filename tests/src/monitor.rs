@@ -71,4 +71,13 @@ impl Monitor {
             Ok(found.map_or_else(|| Look::NotYet(format!("{events:?}")), Look::Holds))
         })
     }
+
+    /// Waits until so many bytes of RAM are mapped for a device that is being added.
+    pub fn mapped(&self, bytes: u64) -> Result {
+        let enough = |event: &Value| {
+            let done = event["properties"]["bytes_done"].as_str();
+            done.and_then(|done| done.parse().ok()).is_some_and(|done: u64| done >= bytes)
+        };
+        self.first("device-progress", enough).map(drop)
+    }
 }

@@ -1,86 +1,30 @@
-//! The first device of a guest has all RAM faulted in and pinned. While 2 GiB of it are cold that takes seconds under
-//! emulation, in which nobody else is to notice anything.
+//! RAM that is being mapped for the first device of a guest, and a client that thinks better of it.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde_json::{Value, json};
-use tests::error::{Doing, ensure};
-use tests::meanwhile::{Asked, Latencies, Ticker, Ticks, asking, pinging};
+use serde_json::json;
+use tests::error::ensure;
+use tests::meanwhile::asking;
 use tests::monitor::Monitor;
 use tests::vm::add_body;
-use tests::{Function, Kind, Options, Result, Vm, in_lab};
+use tests::{Kind, Options, in_lab};
 
-const TICKER: &str = env!("CARGO_BIN_EXE_ticker");
 const MIB: u64 = 1 << 20;
-
-/// Only one ping in a hundred takes longer.
-const PING_P99: Duration = Duration::from_millis(20);
-/// No ping takes longer, and no timer of the guest is late by more.
-const LONGEST: Duration = Duration::from_millis(100);
-/// An add when RAM is warm.
-const WARM_ADD: Duration = Duration::from_millis(1500);
-
-/// What was seen while cold RAM was being mapped.
-struct Seen {
-    add: Duration,
-    pings_before: Latencies,
-    pings: Latencies,
-    before: Ticks,
-    during: Ticks,
-}
-
-#[test]
-fn nobody_notices_while_cold_ram_is_mapped_faster_than_by_one_thread() {
-    in_lab(|host| {
-        let nic = Kind::E1000e.take(host)?;
-        let Seen { add, pings_before, pings, before, during } = add_under_watch(&nic)?;
-        let alone = add_by_one_thread(&nic)?;
-
-        let ratio = alone.as_secs_f64() / add.as_secs_f64();
-        let (p99, longest) = (pings.p99(), pings.longest());
-        println!(
-            "measured: 2 GiB of cold RAM: {add:.2?}, by one thread {alone:.2?}, ratio {ratio:.2}"
-        );
-        println!("measured: pings before {pings_before}, during {pings}");
-        println!("measured: guest before {before:?}, during {during:?}");
-        ensure(p99 < PING_P99 && longest < LONGEST, || format!("pings: {p99:?}, {longest:?}"))?;
-        ensure(during.count > 100, || format!("the guest hardly ran: {during:?}"))?;
-        ensure(during.longest < LONGEST, || format!("the guest stood still: {during:?}"))?;
-        ensure(ratio > 1.0, || format!("one thread is as fast: {ratio}"))
-    });
-}
-
-#[test]
-fn device_is_there_soon_when_ram_was_warmed_in_the_background() {
-    in_lab(|host| {
-        let nic = Kind::E1000e.take(host)?;
-        let (mut vm, events) = up("size=2G,prefault=background", Vec::new())?;
-        events.first("memory-warmed", |_| true)?;
-        let warm = vm.info()?["memory_warm_size"].take();
-        ensure(warm == 2048 * MIB, || format!("{warm} bytes are warm"))?;
-
-        let begun = Instant::now();
-        vm.add(&nic.bdf, "nic0")?;
-        let add = begun.elapsed();
-
-        println!("measured: add with 2 GiB of warm RAM: {add:.2?}");
-        ensure(add < WARM_ADD, || format!("{add:.2?}"))?;
-        nic.kind.use_in(&mut vm.guest)
-    });
-}
 
 #[test]
 fn removal_cancels_an_add_and_the_next_one_works() {
     in_lab(|host| {
         let nic = Kind::E1000e.take(host)?;
-        let (mut vm, events) = up("size=1G", Vec::new())?;
+        let events = Monitor::new()?;
+        let options =
+            Options { memory: "size=1G", arguments: events.arguments(), ..Options::default() };
+        let mut vm = options.boot()?;
         let before = vm.settled_descriptors(host)?;
         vm.api.put_json("vm.check-device", &add_body(&nic.bdf, "nic0"))?.ok()?;
 
         let (api, body) = (vm.api.clone(), add_body(&nic.bdf, "nic0"));
         let (add, removal) = asking(&api, ("vm.add-device", &body), || {
-            mapped(&events, MIB)?;
+            events.mapped(MIB)?;
             let begun = Instant::now();
             api.put_json("vm.remove-device", &json!({ "id": "nic0", "wait_ms": 60_000 }))?.ok()?;
             Ok(begun.elapsed())
@@ -94,59 +38,4 @@ fn removal_cancels_an_add_and_the_next_one_works() {
         vm.add(&nic.bdf, "nic0")?;
         nic.kind.use_in(&mut vm.guest)
     });
-}
-
-/// The first half of an add of 2 GiB, as clients and the guest see it; after that, a pause and a resume.
-fn add_under_watch(nic: &Function<'_>) -> Result<Seen> {
-    let dir = tempfile::tempdir().doing("make a folder")?;
-    let ticker = Ticker::new(TICKER, dir.path())?;
-    let (mut vm, events) = up("size=2G", vec![ticker.archive()])?;
-    ticker.start(&mut vm.guest)?;
-    let (before, pings_before) =
-        pinging(&vm.api.clone(), || ticker.stop_after(300, &mut vm.guest))?;
-    ticker.start(&mut vm.guest)?;
-    let (api, body) = (vm.api.clone(), add_body(&nic.bdf, "nic0"));
-    let (Asked { answer, took: add }, (pings, during)) =
-        asking(&api, ("vm.add-device", &body), || {
-            let ((), pings) = pinging(&api, || mapped(&events, 1024 * MIB))?;
-            let during = ticker.stop_after(0, &mut vm.guest)?;
-            for (verb, state) in [("vm.pause", "Paused"), ("vm.resume", "Running")] {
-                api.put(verb)?.ok()?;
-                let info = vm.info()?;
-                let phase = &info["device_tree"]["nic0"]["progress"]["phase"];
-                let as_expected = info["state"] == state && phase == "Mapping";
-                ensure(as_expected, || format!("after {verb}: {info}"))?;
-            }
-            Ok((pings, during))
-        })?;
-    answer.ok()?;
-    nic.kind.use_in(&mut vm.guest)?;
-    Ok(Seen { add, pings_before, pings, before, during })
-}
-
-/// The reference: the same code, with one thread.
-fn add_by_one_thread(nic: &Function<'_>) -> Result<Duration> {
-    let (vm, _) = up("size=2G", Vec::new())?;
-    let mut body = add_body(&nic.bdf, "nic0");
-    body["x_map_threads"] = json!(1);
-    let begun = Instant::now();
-    vm.api.put_json("vm.add-device", &body)?.ok()?;
-    Ok(begun.elapsed())
-}
-
-/// A guest that is up, and its events.
-fn up(memory: &'static str, archives: Vec<PathBuf>) -> Result<(Vm, Monitor)> {
-    let events = Monitor::new()?;
-    let arguments = events.arguments();
-    let vm = Options { memory, archives, arguments, ..Options::default() }.boot()?;
-    Ok((vm, events))
-}
-
-/// Waits until so much RAM is mapped for a device that is being added.
-fn mapped(events: &Monitor, bytes: u64) -> Result {
-    let enough = |event: &Value| {
-        let done = event["properties"]["bytes_done"].as_str().and_then(|done| done.parse().ok());
-        done.is_some_and(|done: u64| done >= bytes)
-    };
-    events.first("device-progress", enough).map(drop)
 }

@@ -97,7 +97,11 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
     match error {
         AttachError::Busy(_) => (Status::BadRequest, code::DEVICE_GROUP_BUSY),
         AttachError::NotViable(_) => (Status::BadRequest, code::DEVICE_GROUP_NOT_VIABLE),
-        AttachError::Open(_, error) | AttachError::Map { source: error, .. } if denied(error) => {
+        AttachError::Open(_, error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
+        // The kernel says ENOMEM when the limit of locked memory stands in the way.
+        AttachError::Map { source, .. }
+            if denied(source) || source.raw_os_error() == Some(libc::ENOMEM) =>
+        {
             (Status::Internal, code::DEVICE_PERMISSION)
         }
         AttachError::Stopping => (Status::Busy, code::VMM_STOPPING),
@@ -112,7 +116,21 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
     }
 }
 
-/// The kernel says ENOMEM when the lock limit stands in the way.
 fn denied(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::ENOMEM))
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enomem_means_the_lock_limit_only_where_ram_is_mapped() {
+        let enomem = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let map = AttachError::Map { guest: 0, size: 0x1000, source: enomem() };
+
+        assert_eq!(AddError::Attach(map).class().1, code::DEVICE_PERMISSION);
+        let open = AddError::Open("0000:01:00.0".to_owned(), enomem());
+        assert_eq!(open.class().1, code::DEVICE_HOST_FAILED);
+    }
 }

@@ -1,7 +1,7 @@
 //! Functions on several PCI segments.
 
 use serde_json::{Value, json};
-use tests::error::same;
+use tests::error::{ensure, same};
 use tests::http::Answer;
 use tests::vm::add_body;
 use tests::{Function, Kind, Options, Result, Vm, in_lab};
@@ -19,10 +19,12 @@ fn functions_on_two_segments_come_work_and_go() {
             let disks = add_at(&vm, &disk, "disk0", 0)?.ok()?;
 
             // Each is the first one on its segment.
-            sits(&mut vm, &nics, "0002:00:01.0")?;
-            sits(&mut vm, &disks, "0000:00:01.0")?;
-            nic.kind.use_in(&mut vm.guest)?;
-            disk.kind.use_in(&mut vm.guest)?;
+            for (function, added, address) in
+                [(&nic, nics, "0002:00:01.0"), (&disk, disks, "0000:00:01.0")]
+            {
+                sits(&mut vm, &added, address)?;
+                works(&mut vm, function, address)?;
+            }
             vm.remove("nic0")?;
             vm.remove("disk0")?;
         }
@@ -39,6 +41,15 @@ fn add_at(vm: &Vm, function: &Function<'_>, id: &str, segment: u16) -> Result<An
 /// Both hotbay and the guest say that it is there.
 fn sits(vm: &mut Vm, added: &Value, address: &str) -> Result {
     same("address", &added["bdf"], &json!(address))?;
+    let known = &vm.info()?["device_tree"][added["id"].as_str().unwrap_or_default()];
+    same("address in vm.info", &known["pci_bdf"], &json!(address))?;
     let there = format!("[ -e /sys/bus/pci/devices/{address} ]");
     vm.guest.wait_for("the function has appeared", &there).map(drop)
+}
+
+/// Data comes through it, and interrupts by its own vectors.
+fn works(vm: &mut Vm, function: &Function<'_>, address: &str) -> Result {
+    function.kind.use_in(&mut vm.guest)?;
+    let counted = function.kind.msix_count(&mut vm.guest, address)?;
+    ensure(counted > 0, || format!("the guest has counted no interrupt of {address}"))
 }

@@ -19,7 +19,7 @@ use crate::sandbox::Grant;
 pub mod device;
 pub mod reach;
 
-use self::device::{DeviceError, DeviceSpec};
+use self::device::{DeviceError, DeviceSpec, NoSegment};
 
 /// Most vCPUs: their APIC ids are 0 to 254, 255 addresses them all.
 const MOST_VCPUS: u32 = 255;
@@ -91,8 +91,8 @@ pub enum SpecError {
     #[error("num_pci_segments {0} is not 1 to {most}", most = Segment::MOST)]
     Segments(u16),
     /// A device on a segment that the VM does not have.
-    #[error("a device is on PCI segment {0}, but num_pci_segments is {1}")]
-    NoSegment(Segment, u8),
+    #[error("there is no place for {}", .0.display())]
+    NoSegment(PathBuf, #[source] NoSegment),
     /// A payload without a kernel.
     #[error("the payload names no kernel")]
     NoKernel,
@@ -159,8 +159,8 @@ fn device_specs(bodies: Vec<AddDevice>, segments: u8) -> Result<Vec<DeviceSpec>,
     let mut specs: Vec<DeviceSpec> = Vec::with_capacity(bodies.len());
     for body in bodies {
         let spec = DeviceSpec::try_from(body)?;
-        if spec.segment.number() >= segments {
-            return Err(SpecError::NoSegment(spec.segment, segments));
+        if let Err(error) = spec.fits(segments) {
+            return Err(SpecError::NoSegment(spec.path, error));
         }
         match &spec.id {
             Some(id) if specs.iter().any(|other| other.id.as_ref() == Some(id)) => {
@@ -287,9 +287,10 @@ mod tests {
         assert_eq!(with_segments(0), Err(SpecError::Segments(0)));
         assert_eq!(with_segments(300), Err(SpecError::Segments(300)));
 
-        let device = r#"{"path":"/sys/bus/pci/devices/0000:01:00.0","pci_segment":1}"#;
+        let device = r#"{"path":"/sys/x","pci_segment":1}"#;
         let lost = with(|body| body.devices = Some(vec![serde_json::from_str(device).unwrap()]));
-        assert_eq!(lost, Err(SpecError::NoSegment(Segment::new(1).unwrap(), 1)));
+        let why = NoSegment(Segment::new(1).unwrap(), 1);
+        assert_eq!(lost, Err(SpecError::NoSegment("/sys/x".into(), why)));
     }
 
     #[test]

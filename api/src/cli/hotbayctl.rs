@@ -76,8 +76,8 @@ struct Arguments {
 enum Verb {
     /// Hand a host device to the guest
     AddDevice {
-        /// path=/sys/bus/pci/devices/BDF,id=NAME,pci_device_id=N,x_exclude_mmap_bars=[N,...],
-        /// x_msix_noresize=on,x_exact_pending=on
+        /// path=/sys/bus/pci/devices/BDF,id=NAME,pci_segment=N,pci_device_id=N,
+        /// x_exclude_mmap_bars=[N,...],x_msix_noresize=on,x_exact_pending=on
         device_config: String,
     },
     /// Boot the created VM

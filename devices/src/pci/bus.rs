@@ -1,4 +1,4 @@
-//! Who sits in which slot of the root bus.
+//! Who sits in which slot of a segment's root bus.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,11 +12,11 @@ pub enum SlotError {
     #[error("PCI slot {} is taken; choose another or leave pci_device_id out", .0.number())]
     Taken(Slot),
     /// Nothing left to choose from.
-    #[error("all {} PCI slots are taken; remove a device first", Slot::COUNT)]
+    #[error("all its {} slots are taken; remove a device, or give another pci_segment", Slot::COUNT - 1)]
     Full,
 }
 
-/// The root bus. Shared by the event loop, which fills slots, and the vCPU
+/// A root bus. Shared by the event loop, which fills slots, and the vCPU
 /// threads, which reach functions through them. A slot's lock is held for the
 /// look-up only.
 pub struct Bus {

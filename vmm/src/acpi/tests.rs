@@ -138,6 +138,21 @@ fn each_segment_has_its_bridge_its_registers_and_its_window() {
 }
 
 #[test]
+fn no_two_slots_of_a_machine_have_the_same_number() {
+    let segments = shared(Segment::MOST, &MEM64);
+    let tables = tables(&Inputs { vcpus: 1, segments, com1: true });
+    let dsdt = tables.named(b"DSDT");
+    let numbers = dsdt.windows(7).filter_map(|name| match name.strip_prefix(b"_SUN")? {
+        [0x0a, number, _] => Some(u64::from(*number)),
+        [0x0b, word @ ..] => Some(number::<2>(word, 0)),
+        [number, ..] => Some(u64::from(*number)), // 0 and 1 are their own opcodes
+        [] => None,
+    });
+    let expected = (0..16).flat_map(|segment| (1..32).map(move |slot| segment * 32 + slot));
+    assert!(numbers.eq(expected));
+}
+
+#[test]
 fn dsdt_names_everything_the_guest_needs() {
     let tables = machine(1);
     let dsdt = tables.named(b"DSDT");

@@ -37,6 +37,14 @@ pub struct DeviceSpec {
     pub map_threads: Option<usize>,
 }
 
+/// A device is to sit on a PCI segment that its VM does not have; how many it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no PCI segment {0}, the VM has {1}: give a lower pci_segment, or create the VM with a higher \
+     num_pci_segments"
+)]
+pub struct NoSegment(pub Segment, pub usize);
+
 /// What was wrong with a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
@@ -58,6 +66,14 @@ pub enum DeviceError {
     /// Nobody would do it.
     #[error("x_map_threads is 0; give at least 1, or leave it out")]
     NoThreads,
+}
+
+impl DeviceSpec {
+    /// Refuses a segment that a VM with `segments` of them does not have.
+    pub fn fits(&self, segments: u8) -> Result<(), NoSegment> {
+        let there = self.segment.number() < segments;
+        if there { Ok(()) } else { Err(NoSegment(self.segment, segments.into())) }
+    }
 }
 
 impl DeviceId {

@@ -10,6 +10,7 @@ use devices::platform::slots::Slots;
 use devices::vfio::bars::GuestSpaces;
 
 use super::stale::Stale;
+use crate::config::device::NoSegment;
 
 /// One segment.
 pub struct Root {
@@ -31,13 +32,10 @@ pub(super) struct Roots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     /// The machine has fewer segments.
-    #[error(
-        "there is no PCI segment {0}: the VM has {1}; name a lower one, or create the VM with a higher \
-         num_pci_segments"
-    )]
-    NoSegment(Segment, usize),
+    #[error(transparent)]
+    NoSegment(#[from] NoSegment),
     /// Not on this segment.
-    #[error("on PCI segment {0}")]
+    #[error("PCI segment {0} has no place for it")]
     NoSlot(Segment, #[source] SlotError),
 }
 
@@ -59,7 +57,7 @@ impl Roots {
         segment: Segment,
         wanted: Option<Slot>,
     ) -> Result<Place, PlaceError> {
-        let none = PlaceError::NoSegment(segment, self.roots.len());
+        let none = NoSegment(segment, self.roots.len());
         let Root { bus, spaces, .. } = self.roots.get(usize::from(segment.number())).ok_or(none)?;
         let reservation = match bus.reserve(wanted) {
             Err(_) if self.stale.give_up(segment, wanted) => bus.reserve(wanted),
@@ -140,3 +138,6 @@ impl Roots {
         (0..).map_while(Segment::new).zip(&self.roots)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use api::schema::device::{AddDevice, RemoveDevice};
 use super::{Error, Verb, Vm, Vmm};
 use crate::config::VmSpec;
 use crate::config::device::DeviceSpec;
-use crate::hotplug::{AddError, Removal};
+use crate::hotplug::{AddError, PlaceError, Removal};
 
 const ADD: &str = "cannot add the device";
 const REMOVE: &str = "cannot remove the device";
@@ -72,6 +72,9 @@ fn configure(vm: &mut VmSpec, device: DeviceSpec) -> Answer {
     if let Some(id) = taken {
         return Err(AddError::Taken(id).fault(ADD));
     }
+    if let Err(error) = device.fits(vm.segments) {
+        return Err(AddError::from(PlaceError::from(error)).fault(ADD));
+    }
     vm.devices.push(device);
     Ok(Response::Done)
 }
@@ -82,5 +85,30 @@ fn forget(vm: &mut VmSpec, removal: &Removal) -> Answer {
     match before > vm.devices.len() {
         true => Ok(Response::Done),
         false => Err(removal.unknown().fault(REMOVE.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::request::code;
+    use api::schema::machine::VmConfig;
+    use devices::pci::Segment;
+
+    use super::*;
+
+    #[test]
+    fn device_on_a_segment_that_the_vm_lacks_is_not_taken_for_the_next_boot() {
+        let mut vm = VmSpec::try_from(VmConfig::default()).unwrap();
+        let device = |segment| {
+            let body = serde_json::json!({ "path": "/sys/x", "pci_segment": segment });
+            DeviceSpec::try_from(serde_json::from_value::<AddDevice>(body).unwrap()).unwrap()
+        };
+
+        let refused = configure(&mut vm, device(1)).err().unwrap();
+        let accepted = configure(&mut vm, device(0));
+
+        assert_eq!(refused.code, code::DEVICE_BAD_REQUEST);
+        assert_eq!(accepted, Ok(Response::Done));
+        assert!(vm.devices.iter().map(|device| device.segment).eq([Segment::default()]));
     }
 }

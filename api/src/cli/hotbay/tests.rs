@@ -68,6 +68,17 @@ fn memory_is_taken_never_at_once_or_in_the_background() {
 }
 
 #[test]
+fn devices_sit_on_the_segments_of_the_platform() {
+    let line = "hotbay --kernel /k --platform num_pci_segments=3 --device path=/d,pci_segment=2";
+    let vm = parsed(line).vm.unwrap();
+
+    assert_eq!(vm.platform.unwrap().num_pci_segments, 3);
+    assert_eq!(vm.devices.unwrap()[0].pci_segment, 2);
+    let why = refused("hotbay --kernel /k --platform num_pci_segments=x");
+    assert!(why.contains("num_pci_segments must be a whole number"), "{why}");
+}
+
+#[test]
 fn server_alone_has_no_vm() {
     let arguments = parsed("hotbay --api-socket /run/a.sock");
 

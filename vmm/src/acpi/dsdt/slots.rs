@@ -10,7 +10,7 @@ use acpi_tables::aml::{
     FieldUpdateRule, If, Local, MethodCall, Mutex, Notify, OpRegion, OpRegionSpace, Path, Release,
     ResourceTemplate, Store, ZERO,
 };
-use devices::pci::Segment;
+use devices::pci::{Segment, Slot};
 
 use super::super::port;
 use super::pci::bridge;
@@ -57,10 +57,15 @@ fn slot(segment: Segment, number: u8) -> Code {
     let path = format!("\\_SB_.{}.{EJECT}", block(segment));
     let eject = Code::default().and(&MethodCall::new(path.as_str().into(), vec![&bit(number)]));
     let body = Code::default()
-        .and(&name("_SUN", &number))
+        .and(&name("_SUN", &user_number(segment, number)))
         .and(&name("_ADR", &address))
         .and(&method("_EJ0", 1, &eject));
     device(&format!("S{number:03}"), &body)
+}
+
+/// What a person calls the slot (Linux: `/sys/bus/pci/slots`): unique among all PCI slots, as ACPI 6.5, 6.1.11 wants.
+fn user_number(segment: Segment, slot: u8) -> u16 {
+    u16::from(segment.number()) * u16::from(Slot::COUNT) + u16::from(slot)
 }
 
 fn bit(slot: u8) -> u32 {

@@ -221,10 +221,11 @@ impl Call {
     }
 }
 
-/// Whether it maps a file, or a thread's stack.
+/// Whether it maps a file, or a thread's stack, which glibc opens to writing later. A stack that can be written from the
+/// start is a signal's: std ends the process that gets none.
 fn maps_for_a_reason(registers: &user_regs_struct) -> bool {
     let flag = |flag: i32| registers.r10 & u64::from(flag.cast_unsigned()) != 0;
-    !flag(libc::MAP_ANONYMOUS) || flag(libc::MAP_STACK)
+    !flag(libc::MAP_ANONYMOUS) || (flag(libc::MAP_STACK) && registers.rdx == 0)
 }
 
 impl Display for Struck {

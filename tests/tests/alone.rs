@@ -11,7 +11,7 @@ use tests::error::{Doing, ensure};
 use tests::meanwhile::{Asked, Latencies, Ticker, Ticks, asking, pinging};
 use tests::monitor::Monitor;
 use tests::vm::add_body;
-use tests::{Function, Kind, Options, Result, Vm, in_lab};
+use tests::{Error, Function, Kind, Options, Result, Vm, in_lab};
 
 const TICKER: &str = env!("CARGO_BIN_EXE_ticker");
 const MIB: u64 = 1 << 20;
@@ -32,25 +32,39 @@ struct Seen {
     during: Ticks,
 }
 
+/// In some rounds the whole lab stands still for a moment (docs/performance.md); code that makes others wait by itself does
+/// so in each.
+const ROUNDS: u32 = 3;
+
 #[test]
 fn nobody_notices_while_cold_ram_is_mapped_faster_than_by_one_thread() {
     in_lab(|host| {
         let nic = Kind::E1000e.take(host)?;
-        let Seen { add, pings_before, pings, before, during } = add_under_watch(&nic)?;
-        let alone = add_by_one_thread(&nic)?;
-
-        let ratio = alone.as_secs_f64() / add.as_secs_f64();
-        let (p99, longest) = (pings.p99(), pings.longest());
-        println!(
-            "measured: 2 GiB of cold RAM: {add:.2?}, by one thread {alone:.2?}, ratio {ratio:.2}"
-        );
-        println!("measured: pings before {pings_before}, during {pings}");
-        println!("measured: guest before {before:?}, during {during:?}");
-        ensure(p99 < PING_P99 && longest < LONGEST, || format!("pings: {p99:?}, {longest:?}"))?;
-        ensure(during.count > 100, || format!("the guest hardly ran: {during:?}"))?;
-        ensure(during.longest < LONGEST, || format!("the guest stood still: {during:?}"))?;
-        ensure(ratio > 1.0, || format!("one thread is as fast: {ratio}"))
+        let mut outcome = Ok(());
+        for _ in 0..ROUNDS {
+            outcome = unnoticed_and_faster(&nic);
+            match &outcome {
+                Err(Error::Unexpected(why)) => println!("measured: not this time: {why}"),
+                _ => return outcome,
+            }
+        }
+        outcome
     });
+}
+
+fn unnoticed_and_faster(nic: &Function<'_>) -> Result {
+    let Seen { add, pings_before, pings, before, during } = add_under_watch(nic)?;
+    let alone = add_by_one_thread(nic)?;
+
+    let ratio = alone.as_secs_f64() / add.as_secs_f64();
+    let (p99, longest) = (pings.p99(), pings.longest());
+    println!("measured: 2 GiB of cold RAM: {add:.2?}, by one thread {alone:.2?}, ratio {ratio:.2}");
+    println!("measured: pings before {pings_before}, during {pings}");
+    println!("measured: guest before {before:?}, during {during:?}");
+    ensure(p99 < PING_P99 && longest < LONGEST, || format!("pings: {p99:?}, {longest:?}"))?;
+    ensure(during.count > 100, || format!("the guest hardly ran: {during:?}"))?;
+    ensure(during.longest < LONGEST, || format!("the guest stood still: {during:?}"))?;
+    ensure(ratio > 1.0, || format!("one thread is as fast: {ratio}"))
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Files a scene uses: our binaries, the guests' kernels and images. `scripts/lab paths` exports where they are.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result, ensure};
 
 /// A stock guest kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,19 @@ pub fn binary(name: &str) -> PathBuf {
 /// A script of ours.
 pub fn script(name: &str) -> PathBuf {
     repository().join("scripts").join(name)
+}
+
+/// Packs everything below `root` into `archive`, in the format of an initramfs.
+pub fn pack(root: &Path, archive: &Path) -> Result {
+    let file = File::create(archive).doing("make an archive")?;
+    let packed = Command::new("sh")
+        .args(["-c", "find . | cpio -o -H newc --quiet"])
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stdout(file)
+        .status()
+        .doing("run cpio")?;
+    ensure(packed.success(), || format!("cpio: {packed}"))
 }
 
 /// What the lab's environment says about `name`.

@@ -1,16 +1,17 @@
 //! What others notice while hotbay is busy: clients who ask, and a guest that counts time.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::error::{Doing, Error, Result, ensure};
+use crate::artifacts::pack;
+use crate::error::{Doing, Error, Result};
 use crate::guest::Guest;
 use crate::http::{Answer, Api};
 use crate::wait::{Look, until};
@@ -133,15 +134,7 @@ impl Ticker {
             fs::create_dir_all(copy.parent().unwrap_or(&root)).doing("make a folder")?;
             fs::copy(library, copy).doing(format!("copy {library}"))?;
         }
-        let file = File::create(&archive).doing("make an archive")?;
-        let packed = Command::new("sh")
-            .args(["-c", "find . | cpio -o -H newc --quiet"])
-            .current_dir(&root)
-            .stdin(Stdio::null())
-            .stdout(file)
-            .status()
-            .doing("run cpio")?;
-        ensure(packed.success(), || format!("cpio: {packed}"))?;
+        pack(&root, &archive)?;
         Ok(Self { archive })
     }
 

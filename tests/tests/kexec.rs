@@ -1,11 +1,10 @@
 //! Case 20 of the MSI-X design, where nobody resets a function: a second kernel starts in the guest.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use api::schema::interrupts::InterruptMode;
-use tests::artifacts::variable;
+use tests::artifacts::{pack, variable};
 use tests::error::{Doing, ensure};
 use tests::{Flavour, Function, Kind, Options, Result, Vm, in_lab};
 
@@ -57,15 +56,7 @@ fn second_kernel(dir: &Path) -> Result<PathBuf> {
     fs::create_dir_all(root.join("boot")).doing("make a folder")?;
     fs::copy(flavour.kernel()?, root.join("boot/vmlinuz")).doing("copy a kernel")?;
     fs::copy(flavour.initramfs()?, root.join("boot/initramfs")).doing("copy an initramfs")?;
-    let file = File::create(&archive).doing("make an archive")?;
-    let packed = Command::new("sh")
-        .args(["-c", "find . | cpio -o -H newc --quiet"])
-        .current_dir(&root)
-        .stdin(Stdio::null())
-        .stdout(file)
-        .status()
-        .doing("run cpio")?;
-    ensure(packed.success(), || format!("cpio: {packed}"))?;
+    pack(&root, &archive)?;
     Ok(archive)
 }
 

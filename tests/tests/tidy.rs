@@ -50,6 +50,7 @@ const TESTS: &[&str] = &[
     "evidence",
     "artifacts",
     "counts",
+    "resends",
     "events",
     "host",
     "hold",

@@ -8,12 +8,17 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::memory::{Backing, Window, Windows};
 use kvm_ioctls::VmFd;
 
-use crate::kvm::memslot;
+use crate::kvm::{self, memslot};
+
+/// How often the kernel is asked to take a slot out of the guest. It needs a little memory for that, and makes room
+/// for it before it says that there is none.
+const ATTEMPTS: u32 = 16;
 
 /// Hands out memory slots of one virtual machine.
 #[derive(Clone, Debug)]
@@ -87,6 +92,20 @@ impl Slots {
     }
 }
 
+impl Shared {
+    /// Takes a slot out of the guest; what refuses once may not refuse again.
+    fn clear(&self, number: u32) -> Result<(), kvm::Error> {
+        let mut cleared = memslot::clear(&self.vm, number);
+        for _ in 1..ATTEMPTS {
+            if cleared.is_ok() {
+                break;
+            }
+            cleared = memslot::clear(&self.vm, number);
+        }
+        cleared
+    }
+}
+
 impl Windows for Slots {
     fn open(&self, guest: u64, backing: Backing) -> io::Result<Box<dyn Window>> {
         Ok(Box::new(self.map(guest, backing)?))
@@ -103,7 +122,7 @@ impl DeviceWindows {
         let mut shown = lock(&shared.shown);
         let Some(number) = shown.last().copied() else { return false };
         // Under the lock: the slot's owner may be about to give its number back.
-        let cleared = memslot::clear(&shared.vm, number);
+        let cleared = shared.clear(number);
         if let Err(error) = &cleared {
             log::error!("memory slot {number} cannot be closed: {error}");
         }
@@ -130,16 +149,18 @@ impl Drop for Shown {
 }
 
 impl Drop for Mapped {
+    /// Whoever drops it unmaps the backing next. If the guest still saw it, it would find there whatever this process
+    /// maps at that address later, so a slot that stays ends the process.
     fn drop(&mut self) {
-        let cleared = match self.in_guest {
-            true => memslot::clear(&self.slots.0.vm, self.number),
-            false => Ok(()),
-        };
-        match cleared {
-            Ok(()) => self.slots.numbers().freed.push(self.number),
-            // The number stays taken: what it maps may still be in the guest.
-            Err(error) => log::error!("memory slot {} is lost: {error}", self.number),
+        let cleared = if self.in_guest { self.slots.0.clear(self.number) } else { Ok(()) };
+        if let Err(error) = cleared {
+            log::error!(
+                "memory slot {} stays, and its memory goes: {error}; aborting",
+                self.number
+            );
+            process::abort();
         }
+        self.slots.numbers().freed.push(self.number);
     }
 }
 

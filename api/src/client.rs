@@ -108,6 +108,8 @@ impl Client {
             | Request::Reboot
             | Request::Pause
             | Request::Resume
+            | Request::Nmi
+            | Request::PowerButton
             | Request::Delete => Err(ClientError::Nonsense(format!("unexpected body {body:?}"))),
         }
     }

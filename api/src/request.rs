@@ -42,6 +42,10 @@ pub enum Request {
     Resume,
     /// `vm.delete`: stop the guest and forget the configuration.
     Delete,
+    /// `vm.nmi`: interrupt every processor, whatever it has masked.
+    Nmi,
+    /// `vm.power-button`: press it.
+    PowerButton,
     /// `vm.counters`: what each device did so far.
     Counters,
     /// `vm.interrupts`: those of the device with this id, or of all devices.

@@ -7,8 +7,10 @@ use serde::de::DeserializeOwned;
 use crate::request::{Fault, Request, Status, code};
 use crate::schema::known::NOT_OFFERED;
 
+pub use self::absent::{ABSENT, Absent};
 use self::query::Query;
 
+mod absent;
 mod query;
 
 /// What every path begins with; the rest is the verb.
@@ -50,6 +52,8 @@ pub const ROUTES: &[Route] = &[
     bare(Method::Put, "vm.pause", || Request::Pause),
     bare(Method::Put, "vm.resume", || Request::Resume),
     bare(Method::Put, "vm.delete", || Request::Delete),
+    bare(Method::Put, "vm.nmi", || Request::Nmi),
+    bare(Method::Put, "vm.power-button", || Request::PowerButton),
     bare(Method::Get, "vm.counters", || Request::Counters),
     query("vm.interrupts", &[ID], |mut query| Request::Interrupts(query.take(ID))),
     json("vm.test-interrupt", |body| read(body).map(Request::TestInterrupt)),
@@ -58,40 +62,14 @@ pub const ROUTES: &[Route] = &[
 /// A device, as a parameter.
 const ID: &str = "id";
 
-/// Cloud Hypervisor's verbs (v53) that hotbay does not have: answered 501.
-pub const NOT_YET: &[&str] = &[
-    "vm.add-balloon",
-    "vm.add-disk",
-    "vm.add-fs",
-    "vm.add-generic-vhost-user",
-    "vm.add-net",
-    "vm.add-pmem",
-    "vm.add-user-device",
-    "vm.add-vdpa",
-    "vm.add-vsock",
-    "vm.balloon-stats",
-    "vm.coredump",
-    "vm.nmi",
-    "vm.power-button",
-    "vm.receive-migration",
-    "vm.resize",
-    "vm.resize-disk",
-    "vm.resize-zone",
-    "vm.restore",
-    "vm.send-migration",
-    "vm.snapshot",
-    "vmm.inject-nmi",
-    "vmm.nmi",
-];
-
 /// Reads one HTTP request.
 ///
 /// # Errors
 /// 404, 405, 501 for the path and method; 400 for its parameters and the body.
 pub fn parse(method: Method, path: &str, body: &[u8]) -> Result<Request, Fault> {
-    let Some(route) = find(path) else { return Err(no_such_path(path)) };
+    let Some(route) = find(path) else { return Err(no_route(method, path)) };
     if route.method != method {
-        return Err(wrong_method(method.to_str(), route));
+        return Err(wrong_method(method, (route.verb, route.method)));
     }
     let query = Query::parse(path, route.parameters()).map_err(|why| bad_query(route, &why))?;
     match route.read {
@@ -107,7 +85,8 @@ pub fn parse(method: Method, path: &str, body: &[u8]) -> Result<Request, Fault> 
 
 /// The method a path answers to, for the `Allow` header of a 405.
 pub fn allowed(path: &str) -> Option<Method> {
-    find(path).map(|route| route.method)
+    let absent = || find_absent(path).map(|absent| absent.method);
+    find(path).map(|route| route.method).or_else(absent)
 }
 
 impl Route {
@@ -157,6 +136,8 @@ pub fn write(request: &Request) -> serde_json::Result<Wire> {
         Request::Pause => ("vm.pause", None),
         Request::Resume => ("vm.resume", None),
         Request::Delete => ("vm.delete", None),
+        Request::Nmi => ("vm.nmi", None),
+        Request::PowerButton => ("vm.power-button", None),
         Request::Counters => ("vm.counters", None),
         Request::Interrupts(_) => ("vm.interrupts", None),
         Request::TestInterrupt(body) => ("vm.test-interrupt", Some(text(body)?)),
@@ -199,29 +180,34 @@ fn find(path: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| route.verb == verb)
 }
 
+fn find_absent(path: &str) -> Option<&'static Absent> {
+    let verb = verb(path)?;
+    ABSENT.iter().find(|absent| absent.verb == verb)
+}
+
 /// The path without prefix and parameters.
 fn verb(path: &str) -> Option<&str> {
     path.strip_prefix(PREFIX)?.split('?').next()
 }
 
-fn no_such_path(path: &str) -> Fault {
-    let verb = verb(path).unwrap_or_default();
-    if NOT_YET.contains(&verb) {
-        let sentence = format_args!("hotbay does not offer {verb} yet");
-        return Fault::plain(Status::NotImplemented, code::API_NOT_IMPLEMENTED, sentence);
+/// Why a path leads to no route.
+fn no_route(method: Method, path: &str) -> Fault {
+    match find_absent(path) {
+        Some(absent) if absent.method == method => absent.fault(),
+        Some(absent) => wrong_method(method, (absent.verb, absent.method)),
+        None => Fault::plain(
+            Status::NotFound,
+            code::API_NO_SUCH_PATH,
+            format_args!("there is no {path:?}; paths look like {PREFIX}vm.info"),
+        ),
     }
-    Fault::plain(
-        Status::NotFound,
-        code::API_NO_SUCH_PATH,
-        format_args!("there is no {path:?}; paths look like {PREFIX}vm.info"),
-    )
 }
 
-fn wrong_method(method: &str, route: &Route) -> Fault {
+fn wrong_method(method: Method, (verb, right): (&str, Method)) -> Fault {
     Fault::plain(
         Status::MethodNotAllowed,
         code::API_WRONG_METHOD,
-        format_args!("{} is asked with {}, not {method}", route.verb, route.method.to_str()),
+        format_args!("{verb} is asked with {}, not {}", right.to_str(), method.to_str()),
     )
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use api::request::{Status, code};
-use api::route::ROUTES;
+use api::route::{ABSENT, ROUTES};
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
@@ -47,10 +47,12 @@ fn paths_and_methods_are_the_routes() {
     let contract = contract();
     let paths = &contract["paths"];
 
-    assert_eq!(keys(paths), set(ROUTES.iter().map(|route| format!("/{}", route.verb))));
-    for route in ROUTES {
-        let path = &paths[format!("/{}", route.verb).as_str()];
-        assert_eq!(keys(path), set([route.method.to_str().to_lowercase()]), "{}", route.verb);
+    let routed = ROUTES.iter().map(|route| (route.verb, route.method));
+    let all = || routed.clone().chain(ABSENT.iter().map(|absent| (absent.verb, absent.method)));
+    assert_eq!(keys(paths), set(all().map(|(verb, _)| format!("/{verb}"))));
+    for (verb, method) in all() {
+        let path = &paths[format!("/{verb}").as_str()];
+        assert_eq!(keys(path), set([method.to_str().to_lowercase()]), "{verb}");
     }
 }
 
@@ -72,6 +74,8 @@ fn declared_answers_are_the_real_ones() {
         ("vm.pause", &[204]),
         ("vm.resume", &[204]),
         ("vm.delete", &[204]),
+        ("vm.nmi", &[204]),
+        ("vm.power-button", &[204]),
         ("vm.counters", &[200]),
         ("vm.interrupts", &[200]),
         ("vm.test-interrupt", &[204]),
@@ -122,6 +126,10 @@ fn guide_lists_every_code_and_verb() {
             "{}",
             route.verb
         );
+    }
+    for absent in ABSENT {
+        let row = format!("| `{}` | {} |", absent.verb, absent.instead);
+        assert!(guide.contains(&row), "docs/api.md lacks this row: {row}");
     }
 }
 

@@ -1,4 +1,5 @@
 //! Registers that exist only because our ACPI tables say so.
 
+pub mod button;
 pub mod power;
 pub mod slots;

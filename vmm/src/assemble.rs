@@ -12,6 +12,7 @@ use devices::pci::Segment;
 use devices::pci::bus::Bus;
 use devices::pci::ecam::Ecam;
 use devices::pci::ports::ConfigPorts;
+use devices::platform::button::Button;
 use devices::platform::power::{self, Power, PowerEvent};
 use devices::platform::slots::Slots;
 use devices::space::{Claim, ClaimError};
@@ -93,6 +94,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
 
     let mut board = Board { vm: &vm, spaces: &spaces, reports, claims: Vec::new() };
     board.power()?;
+    let button = board.button()?;
     let serial = board.serial(&spec.serial)?;
     let windows = windows::shared(spec.segments, &mem64(spec.memory.size, kvm.address_bits()?));
     let guest = |apertures| GuestSpaces {
@@ -132,6 +134,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         bay,
         _claims: claims,
         serial,
+        button,
         _spaces: spaces,
         warming: Warming::new(warmth, spec.memory.prefault),
         ram,
@@ -157,6 +160,12 @@ impl Board<'_> {
         let power = Power::new(Arc::clone(&events));
         self.port(layout::POWER_PORT, layout::POWER_SIZE, Arc::new(power))?;
         self.port(i8042::FIRST_PORT, i8042::PORTS, Arc::new(I8042::new(events)))
+    }
+
+    fn button(&mut self) -> Result<Arc<Button>, Error> {
+        let button = Arc::new(Button::new(self.interrupt(layout::EVENT_GSI)?));
+        self.port(layout::BUTTON_PORT, layout::BUTTON_SIZE, button.clone())?;
+        Ok(button)
     }
 
     fn serial(&mut self, spec: &SerialSpec) -> Result<Option<Serial>, Error> {

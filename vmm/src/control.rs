@@ -29,6 +29,8 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::Ping => reply.send(Ok(Response::Ping(ping()))),
         Request::Create(config) => done(reply, vmm.create(*config), "cannot create the VM"),
         Request::Resume => done(reply, vmm.resume(), "cannot resume the VM"),
+        Request::Nmi => done(reply, vmm.interrupt(), "cannot interrupt the guest"),
+        Request::PowerButton => done(reply, vmm.press_button(), "cannot press the power button"),
         Request::Info => answer(reply, info(vmm), "cannot show the VM"),
         Request::Counters => answer(reply, counters(vmm), "cannot count"),
     }

@@ -25,6 +25,7 @@
 //! A reboot keeps the machine: its VM, memory, memory slots and devices, with
 //! RAM pinned. Only the processors and interrupt controllers begin again.
 
+mod attention;
 mod bay;
 mod end;
 mod error;
@@ -250,7 +251,9 @@ impl Vmm {
                 (Source::Timer, machine) => {
                     // Ready, so it does not block.
                     let _ = self.timer.wait();
-                    if !machine.is_some_and(|machine| machine.bay.tick()) {
+                    let waits =
+                        |machine: &mut Machine| machine.bay.tick() | machine.button.remind();
+                    if !machine.is_some_and(waits) {
                         let _ = self.timer.clear();
                         self.ticks = false;
                     }

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use devices::legacy::serial::{Console, Uart};
+use devices::platform::button::Button;
 use devices::space::Claim;
 use kvm_ioctls::VmFd;
 
@@ -23,6 +24,7 @@ pub struct Machine {
     pub(crate) bay: Bay,
     pub(crate) _claims: Vec<Claim>,
     pub(crate) serial: Option<Serial>,
+    pub(crate) button: Arc<Button>,
     pub(crate) _spaces: Spaces,
     pub(crate) warming: Warming,
     pub(crate) ram: Ram,

@@ -31,9 +31,11 @@ use crate::memory::slots::DeviceWindows;
 use crate::seccomp::Filters;
 
 mod gate;
+mod nmi;
 mod thread;
 
 use gate::{Gate, Held};
+use nmi::Nmi;
 
 /// Bytes of a vCPU thread's stack.
 const STACK: usize = 256 << 10;
@@ -84,6 +86,7 @@ struct Shared {
 
 struct Thread {
     kick: Arc<Kick>,
+    nmi: Arc<Nmi>,
     /// Taken when it is joined.
     thread: Option<JoinHandle<VcpuFd>>,
 }
@@ -121,6 +124,8 @@ impl Vcpus {
     /// Resets all processors and lets them run: the first from `entry`, the
     /// others when it starts them. They must be parked, or held and out.
     pub fn start(&self, entry: Entry) {
+        // Here, not by the threads: what comes after this is of the new boot.
+        self.threads.iter().for_each(|thread| thread.nmi.forget());
         self.shared.gate.open(entry);
     }
 
@@ -138,13 +143,20 @@ impl Vcpus {
         self.shared.gate.let_go();
     }
 
+    /// Interrupts every processor that has been started, whatever it has masked: at once,
+    /// or when it goes on if it is held.
+    pub fn interrupt_all(&self) {
+        self.threads.iter().for_each(|thread| thread.nmi.want());
+        self.kick_all();
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.threads.len()
     }
 
     fn kick_all(&self) {
-        for Thread { kick, thread } in &self.threads {
+        for Thread { kick, thread, .. } in &self.threads {
             if let Some(thread) = thread {
                 kick.kick(thread);
             }
@@ -155,10 +167,17 @@ impl Vcpus {
 impl Thread {
     fn start(id: u8, vcpu: VcpuFd, fresh: Arc<Fresh>, shared: &Arc<Shared>) -> io::Result<Self> {
         let kick = Arc::new(Kick::new(&vcpu)?);
-        let shared = Arc::clone(shared);
-        let body = thread::Body { id, vcpu, fresh, kick: Arc::clone(&kick), shared };
+        let (nmi, shared) = (Arc::<Nmi>::default(), Arc::clone(shared));
+        let body = thread::Body {
+            id,
+            vcpu,
+            fresh,
+            kick: Arc::clone(&kick),
+            nmi: Arc::clone(&nmi),
+            shared,
+        };
         let thread = Builder::new().name(format!("vcpu{id}")).stack_size(STACK);
-        Ok(Self { kick, thread: Some(thread.spawn(move || body.run())?) })
+        Ok(Self { kick, nmi, thread: Some(thread.spawn(move || body.run())?) })
     }
 }
 

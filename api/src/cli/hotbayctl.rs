@@ -107,10 +107,14 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Interrupt every processor of the guest, whatever it has masked
+    Nmi,
     /// Take the vCPUs out of the guest, where they stand
     Pause,
     /// Ask whether the server is there, and who it is
     Ping,
+    /// Press the guest's power button
+    PowerButton,
     /// Start the VM afresh
     Reboot,
     /// Take a device back from the guest
@@ -158,8 +162,10 @@ impl Verb {
             Self::Delete => Request::Delete,
             Self::Info => Request::Info,
             Self::Interrupts { id, json: _ } => Request::Interrupts(id),
+            Self::Nmi => Request::Nmi,
             Self::Pause => Request::Pause,
             Self::Ping => Request::Ping,
+            Self::PowerButton => Request::PowerButton,
             Self::Reboot => Request::Reboot,
             Self::RemoveDevice { id, wait_ms, force } => {
                 Request::RemoveDevice(RemoveDevice { id, wait_ms, force: force.then_some(true) })
@@ -238,7 +244,7 @@ mod tests {
     fn subcommands_are_ch_remotes_and_cover_every_verb() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let subcommands: [&[&str]; 16] = [
+        let subcommands: [&[&str]; 18] = [
             &["ping"],
             &["shutdown-vmm"],
             &["create", path],
@@ -252,6 +258,8 @@ mod tests {
             &["pause"],
             &["resume"],
             &["delete"],
+            &["nmi"],
+            &["power-button"],
             &["counters"],
             &["interrupts"],
             &["test-interrupt", "nic0", "0"],

@@ -28,7 +28,7 @@ codes! {
     API_WRONG_METHOD = "api.wrong-method";
     /// The request is longer than any valid one.
     API_TOO_LARGE = "api.too-large";
-    /// Cloud Hypervisor has this verb, hotbay does not have it yet.
+    /// Cloud Hypervisor has this verb, hotbay does not.
     API_NOT_IMPLEMENTED = "api.not-implemented";
     /// Too many clients or too many requests at once.
     API_BUSY = "api.busy";

@@ -6,14 +6,15 @@
 //! \_SB.PCI0               host bridge of a segment, PCI0 to PCIF: windows, _PRT, _OSC  (pci)
 //! \_SB.PCI0.S001 .. S031  slots: _SUN, _ADR, _EJ0                     (slots)
 //! \_SB.PHP0               its hot-plug registers, PSCN (look), EJCT (eject)
-//! \_SB.GEDV               Generic Event Device: _EVT calls every PSCN
+//! \_SB.PWRB               power button: its register, PBLK (look)     (button)
+//! \_SB.GEDV               Generic Event Device: _EVT calls every PSCN, and PBLK
 //! \_SB.MBRD               addresses nobody else claims: ECAM, power registers
 //! \_SB.COM1               16550
 //! ```
 //!
 //! The Generic Event Device carries no cause of its own: each block of
 //! registers says what is pending in it, and `_EVT` asks every one in turn. A
-//! later cause (a power button, memory) costs one register block and one call.
+//! later cause (memory, say) costs one register block and one call.
 
 use acpi_tables::aml::{
     Device, EISAName, IO, Interrupt, Memory32Fixed, Method, MethodCall, Name, Package,
@@ -25,6 +26,7 @@ use acpi_tables::{Aml, AmlSink};
 use super::{Inputs, OEM_ID, OEM_REVISION, OEM_TABLE_ID, SLEEP_TYPE_OFF, low32, port};
 use crate::memory::layout;
 
+mod button;
 mod pci;
 mod slots;
 
@@ -39,6 +41,7 @@ pub(super) fn dsdt(inputs: &Inputs) -> Sdt {
         code.and(&pci::host_bridge(segment)).and(&slots::registers(segment.0))
     });
     let devices = bridges
+        .and(&button::power_button())
         .and(&event_device(inputs))
         .and(&motherboard(inputs))
         .and(&if inputs.com1 { com1() } else { Code::default() });
@@ -96,6 +99,7 @@ fn event_device(inputs: &Inputs) -> Code {
     let look = inputs.segments().fold(Code::default(), |code, segment| {
         code.and(&MethodCall::new(slots::look_path(segment).as_str().into(), Vec::new()))
     });
+    let look = look.and(&MethodCall::new(button::LOOK_PATH.into(), Vec::new()));
     let body = Code::default()
         .and(&name("_HID", &"ACPI0013"))
         .and(&name("_UID", &0_u8))
@@ -111,10 +115,11 @@ fn motherboard(inputs: &Inputs) -> Code {
     let windows = inputs.segments().fold(0, |all, _| all + size);
     let ecam = Memory32Fixed::new(true, base, windows);
     let power = ports(layout::POWER_PORT, layout::POWER_SIZE);
+    let button = ports(layout::BUTTON_PORT, layout::BUTTON_SIZE);
     let body = Code::default()
         .and(&name("_HID", &EISAName::new("PNP0C02")))
         .and(&name("_UID", &0_u8))
-        .and(&name("_CRS", &ResourceTemplate::new(vec![&ecam, &power])));
+        .and(&name("_CRS", &ResourceTemplate::new(vec![&ecam, &power, &button])));
     device("MBRD", &body)
 }
 

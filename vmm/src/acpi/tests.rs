@@ -157,11 +157,25 @@ fn dsdt_names_everything_the_guest_needs() {
     let tables = machine(1);
     let dsdt = tables.named(b"DSDT");
     let names = "_SB_ PCI0 _SEG _BBN _CRS _PRT _OSC S001 S031 _SUN _ADR _EJ0 PHP0 PCIU PCID \
-                 PCEJ PSCN EJCT GEDV _EVT ACPI0013 MBRD COM1 _S5_";
+                 PCEJ PSCN EJCT PWRB PBST PBLK GEDV _EVT ACPI0013 MBRD COM1 _S5_";
     let missing: Vec<_> =
         names.split_whitespace().filter(|name| !contains(dsdt, name.as_bytes())).collect();
     assert_eq!(missing, [] as [&str; 0]);
     assert!(!contains(dsdt, b"S000") && !contains(dsdt, b"S032"));
+}
+
+#[test]
+fn button_takes_its_bit_before_it_tells_the_guest() {
+    let tables = machine(1);
+    let dsdt = tables.named(b"DSDT");
+    let path = b"\\\x2e_SB_PWRB";
+    // Store (PBST, Local0), Store (Local0, PBST), If (Local0 & 1) { Notify (PWRB, 0x80) }
+    let take = b"\x70PBST\x60\x70\x60PBST".as_slice();
+    let notify = [b"\x7b\x60\x01\x00\x86".as_slice(), path, &[0x0a, 0x80]].concat();
+    let at = |part: &[u8]| dsdt.windows(part.len()).position(|window| window == part);
+
+    assert!(contains(dsdt, &[b"_HID\x0c".as_slice(), &[0x41, 0xd0, 0x0c, 0x0c]].concat()));
+    assert!(at(take).unwrap() < at(&notify).unwrap());
 }
 
 #[test]

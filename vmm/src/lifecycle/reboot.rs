@@ -77,6 +77,7 @@ impl Vmm {
         let Some(Vm { stage: Stage::Rebooting(machine, rebooting), .. }) = &mut self.vm else {
             return;
         };
+        machine.button.reset();
         rebooting.progress = Progress::Writing(machine.bay.reset());
         self.go_on_rebooting(Ok(()));
     }

@@ -20,6 +20,7 @@ use crate::control;
 use crate::kvm::testing;
 use crate::seccomp::Mode;
 
+mod attention;
 mod check;
 mod pause;
 mod reboot;

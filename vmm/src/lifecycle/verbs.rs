@@ -15,6 +15,8 @@ pub(crate) enum Verb {
     Devices,
     /// `vm.interrupts`, `vm.test-interrupt` and `vm.check-device`.
     Interrupts,
+    /// `vm.nmi` and `vm.power-button`.
+    Attention,
     /// `vm.reboot`.
     Reboot,
     /// `vm.pause`.
@@ -103,21 +105,21 @@ impl Standing {
 
     /// What each verb does, in the order of [`Verb`].
     #[rustfmt::skip]
-    fn row(self) -> [Result<Effect, Refusal>; 9] {
+    fn row(self) -> [Result<Effect, Refusal>; 10] {
         let [act, config, cancel, join] =
             [Effect::Act, Effect::Configure, Effect::Cancel, Effect::Join].map(Ok);
         let (no, taken) = (Err(self.refusal()), Err(Refusal::Exists));
         match self {
-            //                  create boot devices interrupts reboot pause resume shutdown delete
-            Self::None      => [act,   no,  no,     no,        no,    no,   no,    no,      no],
-            Self::Created   => [taken, act, config, no,        no,    no,   no,    no,      act],
-            Self::Starting  => [taken, no,  no,     no,        no,    no,   no,    cancel,  cancel],
-            Self::Running   => [taken, no,  act,    act,       act,   act,  no,    act,     act],
-            Self::Pausing   => [taken, no,  act,    act,       no,    no,   no,    cancel,  cancel],
-            Self::Paused    => [taken, no,  act,    act,       act,   no,   act,   act,     act],
-            Self::Rebooting => [taken, no,  act,    act,       no,    no,   no,    cancel,  cancel],
-            Self::Stopping  => [no,    no,  no,     no,        no,    no,   no,    no,      join],
-            Self::Shutdown  => [taken, act, config, no,        no,    no,   no,    no,      act],
+            //                  create boot devices interrupts attention reboot pause resume shutdown delete
+            Self::None      => [act,   no,  no,      no,         no,        no,     no,    no,     no,       no],
+            Self::Created   => [taken, act, config,  no,         no,        no,     no,    no,     no,       act],
+            Self::Starting  => [taken, no,  no,      no,         no,        no,     no,    no,     cancel,   cancel],
+            Self::Running   => [taken, no,  act,     act,        act,       act,    act,   no,     act,      act],
+            Self::Pausing   => [taken, no,  act,     act,        act,       no,     no,    no,     cancel,   cancel],
+            Self::Paused    => [taken, no,  act,     act,        act,       act,    no,    act,    act,      act],
+            Self::Rebooting => [taken, no,  act,     act,        no,        no,     no,    no,     cancel,   cancel],
+            Self::Stopping  => [no,    no,  no,      no,         no,        no,     no,    no,     no,       join],
+            Self::Shutdown  => [taken, act, config,  no,         no,        no,     no,    no,     no,       act],
         }
     }
 
@@ -164,11 +166,12 @@ pub(super) mod tests {
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../../docs/api.md");
-    pub(in crate::lifecycle) const VERBS: [Verb; 9] = [
+    pub(in crate::lifecycle) const VERBS: [Verb; 10] = [
         Verb::Create,
         Verb::Boot,
         Verb::Devices,
         Verb::Interrupts,
+        Verb::Attention,
         Verb::Reboot,
         Verb::Pause,
         Verb::Resume,

@@ -3,11 +3,11 @@
 //! ```text
 //! guest-physical                          port I/O
 //! 0            RAM below the hole         0x0600  power: sleep control, sleep status, reset
-//! 0xc000_0000  PCI BARs below 4 GiB       0x0610  PCI hot-plug slots
-//! 0xe000_0000  ECAM, a bus each segment   0x0cf8  PCI configuration ports
-//! 0xfec0_0000  IOAPIC, LAPIC, firmware    0x03f8  COM1
-//! 4 GiB        RAM above the hole         0x1000  PCI BARs
-//! above RAM    PCI BARs, 64-bit
+//! 0xc000_0000  PCI BARs below 4 GiB       0x0608  power button
+//! 0xe000_0000  ECAM, a bus each segment   0x0610  PCI hot-plug slots
+//! 0xfec0_0000  IOAPIC, LAPIC, firmware    0x0cf8  PCI configuration ports
+//! 4 GiB        RAM above the hole         0x03f8  COM1
+//! above RAM    PCI BARs, 64-bit           0x1000  PCI BARs
 //! ```
 
 use std::ops::Range;
@@ -43,6 +43,10 @@ pub const TSS: u64 = 0xfffb_d000;
 pub const POWER_PORT: u64 = 0x600;
 /// Bytes of the power registers.
 pub const POWER_SIZE: u64 = 3;
+/// The power button's register.
+pub const BUTTON_PORT: u64 = 0x608;
+/// Bytes of that register.
+pub const BUTTON_SIZE: u64 = 1;
 /// Hot-plug registers of the first segment: up, down and eject, four bytes each.
 /// Those of the others follow.
 pub const SLOTS_PORT: u64 = 0x610;

@@ -295,3 +295,52 @@ fn guest_whose_device_memory_goes_away_lives_and_its_accesses_come_out() {
     while scene.written.recv_timeout(PATIENCE).unwrap() != [0] {}
     assert_eq!(scene.inbox.drain(), []);
 }
+
+/// Makes an interrupt table at 0x2000 whose gate of vector 2 leads to the handler, writes
+/// 1 to the port and halts; the handler writes 2.
+#[rustfmt::skip]
+const HALTED: &[u8] = &[
+    0x48, 0x8d, 0x05, 0x28, 0, 0, 0, // lea rax, [rip + 0x28]: the handler
+    0x66, 0x89, 0x04, 0x25, 0x20, 0x20, 0, 0, // mov [0x2020], ax: its lowest 16 bits
+    0x8c, 0x0c, 0x25, 0x22, 0x20, 0, 0, // mov [0x2022], cs
+    0xc7, 0x04, 0x25, 0x24, 0x20, 0, 0, 0, 0x8e, 1, 0, // mov dword [0x2024], 0x18e00: gate, next 16 bits
+    0x0f, 0x01, 0x1d, 0x0d, 0, 0, 0, // lidt [rip + 0x0d]: the last line
+    0xb0, 1, 0xe6, 0x80, // mov al, 1; out 0x80, al
+    0xf4, 0xeb, 0xfd, // hlt; jmp back to the hlt
+    0xb0, 2, 0xe6, 0x80, 0x48, 0xcf, // mov al, 2; out 0x80, al; iretq
+    0x2f, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, // limit and base of the table
+];
+
+#[test]
+fn nmi_reaches_a_processor_that_has_interrupts_off_and_passes_over_one_that_waits() {
+    let Some(scene) = scene(2, HALTED) else { return };
+    scene.vcpus.start(entry());
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [1]);
+
+    for _ in 0..3 {
+        scene.vcpus.interrupt_all();
+        assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [2]);
+    }
+
+    assert_eq!(scene.park(), []);
+    assert!(scene.written.try_recv().is_err(), "once each");
+}
+
+#[test]
+fn nmi_of_a_held_guest_is_kept_until_it_goes_on_and_forgotten_by_a_reset() {
+    let Some(scene) = scene(1, HALTED) else { return };
+    scene.vcpus.start(entry());
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [1]);
+    assert_eq!(scene.park(), []);
+
+    scene.vcpus.interrupt_all();
+    scene.vcpus.go_on();
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [2]);
+
+    assert_eq!(scene.park(), []);
+    scene.vcpus.interrupt_all();
+    scene.vcpus.start(entry());
+    assert_eq!(scene.written.recv_timeout(PATIENCE).unwrap(), [1]);
+    assert_eq!(scene.park(), []);
+    assert!(scene.written.try_recv().is_err());
+}

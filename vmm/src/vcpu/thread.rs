@@ -6,6 +6,7 @@ use kvm_ioctls::VcpuFd;
 
 use super::Shared;
 use super::gate::{Held, Left, Start};
+use super::nmi::Nmi;
 use crate::arch::x86_64::reset::Fresh;
 use crate::events::Event;
 use crate::kvm::exit::{self, Exit};
@@ -19,6 +20,7 @@ pub(super) struct Body {
     pub(super) vcpu: VcpuFd,
     pub(super) fresh: Arc<Fresh>,
     pub(super) kick: Arc<Kick>,
+    pub(super) nmi: Arc<Nmi>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -63,6 +65,8 @@ impl Body {
     /// memory access before it. That would otherwise hit the state after a reset,
     /// or be half done for as long as the guest stands still.
     fn run_guest(&mut self) -> Left {
+        // One that was wanted while the gate was held.
+        self.nmi.deliver(&self.vcpu);
         loop {
             match exit::run(&mut self.vcpu) {
                 Exit::Interrupted => {
@@ -71,6 +75,7 @@ impl Body {
                     if !self.shared.gate.is_open() {
                         return Left::Called;
                     }
+                    self.nmi.deliver(&self.vcpu);
                 }
                 Exit::PortIn(port, mut data) => {
                     let ports = &self.shared.spaces.ports;

@@ -15,6 +15,7 @@ fn request(verb: Verb) -> Request {
             force: None,
         }),
         Verb::Interrupts => Request::Interrupts(None),
+        Verb::Attention => Request::PowerButton,
         Verb::Reboot => Request::Reboot,
         Verb::Pause => Request::Pause,
         Verb::Resume => Request::Resume,

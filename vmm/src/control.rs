@@ -1,4 +1,5 @@
-//! The one place where a request meets the machine.
+//! The one place where a request meets the machine. Whether the VM allows it is one
+//! table's to say ([`Verb`]), before anything else is looked at.
 
 use api::mailbox::{Call, Reply};
 use api::request::{Request, Response};
@@ -7,11 +8,15 @@ use api::schema::machine::VmConfig;
 
 use devices::legacy::serial::Console;
 
-use crate::lifecycle::{Error, Refusal, Vmm};
+use crate::lifecycle::{Error, Refusal, Verb, Vmm};
 
 /// Does what a client asked, and answers.
 pub fn handle(vmm: &mut Vmm, call: Call) {
     let Call { request, reply } = call;
+    let failed = Verb::of(&request).failed();
+    if let Err(refusal) = vmm.allows(&request) {
+        return reply.send(Err(refusal.fault(failed)));
+    }
     match request {
         // These keep the reply until it is done.
         Request::Boot => vmm.boot(Some(reply)),
@@ -27,12 +32,18 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::VmmShutdown => vmm.end_for(reply),
         // These are done at once.
         Request::Ping => reply.send(Ok(Response::Ping(ping()))),
-        Request::Create(config) => done(reply, vmm.create(*config), "cannot create the VM"),
-        Request::Resume => done(reply, vmm.resume(), "cannot resume the VM"),
-        Request::Nmi => done(reply, vmm.interrupt(), "cannot interrupt the guest"),
-        Request::PowerButton => done(reply, vmm.press_button(), "cannot press the power button"),
-        Request::Info => answer(reply, info(vmm), "cannot show the VM"),
-        Request::Counters => answer(reply, counters(vmm), "cannot count"),
+        Request::Create(config) => done(reply, vmm.create(*config), failed),
+        Request::Resume => done(reply, vmm.resume(), failed),
+        Request::Nmi => {
+            vmm.interrupt();
+            reply.send(Ok(Response::Done));
+        }
+        Request::PowerButton => {
+            vmm.press_button();
+            reply.send(Ok(Response::Done));
+        }
+        Request::Info => answer(reply, info(vmm), failed),
+        Request::Counters => answer(reply, counters(vmm), failed),
     }
 }
 

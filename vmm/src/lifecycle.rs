@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
+use api::request::Request;
 use api::schema::info::VmState;
 use api::schema::machine::VmConfig;
 use devices::platform::power::PowerEvent;
@@ -65,7 +66,8 @@ pub(crate) use self::reboot::Rebooting;
 pub(crate) use self::start::Starting;
 pub(crate) use self::stop::Stopping;
 pub use self::verbs::Refusal;
-use self::verbs::{Effect, Standing, Verb};
+pub(crate) use self::verbs::Verb;
+use self::verbs::{Effect, Standing};
 
 /// How often the bay looks whether the guest has noticed.
 const TICK: Duration = Duration::from_millis(250);
@@ -156,7 +158,6 @@ impl Vmm {
     /// Remembers a configuration; nothing runs yet. What it boots must lie within the
     /// sandbox, which is entered here if it asks for one.
     pub fn create(&mut self, config: VmConfig) -> Result<(), Error> {
-        self.effect(Verb::Create)?;
         let spec = VmSpec::try_from(config.clone())?;
         match &spec.landlock {
             Some(rules) => self.sandbox.enter([spec.paths(), rules.clone()].concat())?,
@@ -167,6 +168,11 @@ impl Vmm {
         }
         self.vm = Some(Vm { config, spec, stage: Stage::Created });
         Ok(())
+    }
+
+    /// Whether the VM's stage allows `request`.
+    pub(crate) fn allows(&self, request: &Request) -> Result<(), Refusal> {
+        self.effect(Verb::of(request)).map(drop)
     }
 
     /// What `verb` does now, unless the VM's stage refuses it.

@@ -9,8 +9,8 @@ use crate::config::VmSpec;
 use crate::config::device::DeviceSpec;
 use crate::hotplug::{AddError, PlaceError, Removal};
 
-const ADD: &str = "cannot add the device";
-const REMOVE: &str = "cannot remove the device";
+const ADD: &str = Verb::AddDevice.failed();
+const REMOVE: &str = Verb::RemoveDevice.failed();
 
 impl Vmm {
     /// Adds a device to the machine, or to the configuration while there is none.
@@ -19,9 +19,6 @@ impl Vmm {
             Ok(spec) => spec,
             Err(error) => return reply.send(Err(AddError::from(error).fault(ADD))),
         };
-        if let Err(refusal) = self.effect(Verb::Devices) {
-            return reply.send(Err(refusal.fault(ADD)));
-        }
         if let Err(error) = self.sandbox.check_devices() {
             return reply.send(Err(Error::from(error).fault(ADD)));
         }
@@ -53,9 +50,6 @@ impl Vmm {
             Ok(removal) => removal,
             Err(error) => return reply.send(Err(AddError::from(error).fault(REMOVE))),
         };
-        if let Err(refusal) = self.effect(Verb::Devices) {
-            return reply.send(Err(refusal.fault(REMOVE)));
-        }
         let Some(Vm { stage, spec: vm, .. }) = &mut self.vm else { return };
         match stage.booted() {
             Some(machine) => {

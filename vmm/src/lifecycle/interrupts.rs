@@ -10,7 +10,7 @@ use crate::hotplug::{AddError, Bay};
 impl Vmm {
     /// Shows the interrupts of the device called `id`, or of all.
     pub fn show_interrupts(&mut self, id: Option<String>, reply: Reply) {
-        let asked = "cannot show interrupts";
+        let asked = Verb::Interrupts.failed();
         let id = match id.map(DeviceId::try_from).transpose() {
             Ok(id) => id,
             Err(error) => return reply.send(Err(AddError::from(error).fault(asked))),
@@ -23,7 +23,7 @@ impl Vmm {
 
     /// Fires an interrupt of a device.
     pub fn test_interrupt(&mut self, body: TestInterrupt, reply: Reply) {
-        let asked = "cannot test an interrupt";
+        let asked = Verb::TestInterrupt.failed();
         // Taken apart by name, so that a new field in the body cannot be forgotten here.
         let TestInterrupt { id, vector } = body;
         let id = match DeviceId::try_from(id) {
@@ -37,7 +37,6 @@ impl Vmm {
     }
 
     pub(super) fn running_bay(&mut self) -> Result<&mut Bay, Refusal> {
-        self.effect(Verb::Interrupts)?;
         let machine = self.vm.as_mut().and_then(|vm| vm.stage.booted());
         machine.map(|machine| &mut machine.bay).ok_or(Refusal::NotRunning)
     }

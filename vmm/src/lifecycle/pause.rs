@@ -30,10 +30,6 @@ pub(crate) struct Pause {
 impl Vmm {
     /// Takes the vCPUs out of the guest; `reply` is answered when they are out.
     pub fn pause(&mut self, reply: Reply) {
-        let asked = "cannot pause the VM";
-        if let Err(refusal) = self.effect(Verb::Pause) {
-            return reply.send(Err(refusal.fault(asked)));
-        }
         let Some(vm) = &mut self.vm else { return };
         if let Stage::Running(machine) = vm.stage.take() {
             self.monitor.tell(Notice::Pausing);
@@ -44,7 +40,6 @@ impl Vmm {
 
     /// Lets a guest that stands still go on.
     pub fn resume(&mut self) -> Result<(), Error> {
-        self.effect(Verb::Resume)?;
         let Some(vm) = &mut self.vm else { return Ok(()) };
         let Stage::Paused(machine, Pause { clock, asked }) = &vm.stage else { return Ok(()) };
         let asked = *asked;
@@ -76,7 +71,7 @@ impl Vmm {
                 machine.vcpus.go_on();
                 vm.stage = Stage::Running(machine);
                 self.monitor.tell(Notice::Resumed);
-                reply.send(Err(Error::Clock(error).fault("cannot pause the VM")));
+                reply.send(Err(Error::Clock(error).fault(Verb::Pause.failed())));
                 asked.into_iter().for_each(|asked| self.obey(asked));
             }
         }

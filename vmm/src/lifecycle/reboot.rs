@@ -23,7 +23,7 @@ use crate::config::device::DeviceId;
 use crate::machine::Machine;
 use crate::monitor::Notice;
 
-const ASKED: &str = "cannot reboot the VM";
+const ASKED: &str = Verb::Reboot.failed();
 
 /// What goes with a guest that starts afresh.
 pub(crate) struct Rebooting {
@@ -54,6 +54,7 @@ impl Vmm {
     /// when it runs. Without a reply it was the guest that asked, and a failure
     /// ends the process.
     pub fn reboot(&mut self, reply: Option<Reply>) {
+        // The guest asks as well, and nobody has looked whether it may.
         if let Err(refusal) = self.effect(Verb::Reboot) {
             return reply.into_iter().for_each(|reply| reply.send(Err(refusal.fault(ASKED))));
         }

@@ -18,7 +18,7 @@ use crate::monitor::{Failure, Notice};
 use crate::seccomp::Filters;
 use crate::{acpi, boot, workers};
 
-const CANNOT_BOOT: &str = "cannot boot the VM";
+const CANNOT_BOOT: &str = Verb::Boot.failed();
 
 /// What goes with a machine that is being started.
 pub(crate) struct Starting {
@@ -71,9 +71,8 @@ impl Vmm {
         }
     }
 
-    /// What there is to boot, if this is the moment.
+    /// What there is to boot.
     fn bootable(&self) -> Result<Payload, Error> {
-        self.effect(Verb::Boot)?;
         let vm = self.vm.as_ref().ok_or(Refusal::NotCreated)?;
         vm.spec.payload.clone().ok_or(Error::NoPayload)
     }

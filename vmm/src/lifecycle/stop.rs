@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle};
 use api::mailbox::Reply;
 use api::request::{Answer, Response};
 
-use super::{Stage, Verb, Vm, Vmm};
+use super::{Stage, Vm, Vmm};
 use crate::events::Poster;
 use crate::hotplug::{Built, Finished};
 use crate::monitor::Notice;
@@ -88,19 +88,13 @@ impl Vmm {
     /// Stops the guest and takes the machine apart; the configuration stays, with
     /// the devices that the guest had. `reply` is answered when all is given back.
     pub fn shutdown(&mut self, reply: Reply) {
-        match self.effect(Verb::Shutdown) {
-            Ok(_) => self.stop(Then::Shutdown, Some((reply, Ok(Response::Done)))),
-            Err(refusal) => reply.send(Err(refusal.fault("cannot shut the VM down"))),
-        }
+        self.stop(Then::Shutdown, Some((reply, Ok(Response::Done))));
     }
 
     /// Stops the guest, if it runs, and forgets the VM; `reply` is answered when
     /// all is given back.
     pub fn delete(&mut self, reply: Reply) {
-        match self.effect(Verb::Delete) {
-            Ok(_) => self.clear(Some(reply)),
-            Err(refusal) => reply.send(Err(refusal.fault("cannot delete the VM"))),
-        }
+        self.clear(Some(reply));
     }
 
     /// Forgets the VM, whatever it does; `reply` is answered when all is given back.

@@ -1,22 +1,37 @@
 //! What each verb does in each stage of a VM: one table, which knows neither the
-//! machine nor who asks. Looking (info, counters), a ping and the end of the
-//! process are allowed always, and so not in it.
+//! machine nor who asks. [`crate::control`] looks into it before it does anything.
 
-use api::request::{Fault, Status, code};
+use api::request::{Fault, Request, Status, code};
 
-/// A verb that not every stage allows.
+/// A [`Request`] without what goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
+    /// `vmm.ping`.
+    Ping,
+    /// `vmm.shutdown`.
+    VmmShutdown,
     /// `vm.create`.
     Create,
     /// `vm.boot`.
     Boot,
-    /// `vm.add-device` and `vm.remove-device`.
-    Devices,
-    /// `vm.interrupts`, `vm.test-interrupt` and `vm.check-device`.
+    /// `vm.info`.
+    Info,
+    /// `vm.counters`.
+    Counters,
+    /// `vm.add-device`.
+    AddDevice,
+    /// `vm.remove-device`.
+    RemoveDevice,
+    /// `vm.check-device`.
+    CheckDevice,
+    /// `vm.interrupts`.
     Interrupts,
-    /// `vm.nmi` and `vm.power-button`.
-    Attention,
+    /// `vm.test-interrupt`.
+    TestInterrupt,
+    /// `vm.nmi`.
+    Nmi,
+    /// `vm.power-button`.
+    PowerButton,
     /// `vm.reboot`.
     Reboot,
     /// `vm.pause`.
@@ -97,29 +112,100 @@ pub enum Refusal {
     Stopping,
 }
 
+/// A cell of the table.
+#[derive(Clone, Copy)]
+enum Cell {
+    /// Allowed.
+    Does(Effect),
+    /// Refused, because the VM stands as it does.
+    No,
+    /// Refused, because there is a VM.
+    Taken,
+}
+
+impl Verb {
+    /// What a client asks for.
+    pub(crate) fn of(request: &Request) -> Self {
+        match request {
+            Request::Ping => Self::Ping,
+            Request::VmmShutdown => Self::VmmShutdown,
+            Request::Create(_) => Self::Create,
+            Request::Boot => Self::Boot,
+            Request::Info => Self::Info,
+            Request::Counters => Self::Counters,
+            Request::AddDevice(_) => Self::AddDevice,
+            Request::RemoveDevice(_) => Self::RemoveDevice,
+            Request::CheckDevice(_) => Self::CheckDevice,
+            Request::Interrupts(_) => Self::Interrupts,
+            Request::TestInterrupt(_) => Self::TestInterrupt,
+            Request::Nmi => Self::Nmi,
+            Request::PowerButton => Self::PowerButton,
+            Request::Reboot => Self::Reboot,
+            Request::Pause => Self::Pause,
+            Request::Resume => Self::Resume,
+            Request::Shutdown => Self::Shutdown,
+            Request::Delete => Self::Delete,
+        }
+    }
+
+    /// What it does in each stage, in the order of [`Standing`].
+    #[rustfmt::skip]
+    const fn row(self) -> [Cell; 9] {
+        use Cell::{No, Taken};
+        const YES: Cell = Cell::Does(Effect::Act);
+        const CONF: Cell = Cell::Does(Effect::Configure);
+        const STOP: Cell = Cell::Does(Effect::Cancel);
+        const JOIN: Cell = Cell::Does(Effect::Join);
+        match self {
+            //                                        None Created Starting Running Pausing Paused Rebooting Stopping Shutdown
+            Self::Ping                            => [YES, YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
+            Self::VmmShutdown                     => [YES, YES,    STOP,    YES,    STOP,   YES,   STOP,     JOIN,    YES],
+            Self::Create                          => [YES, Taken,  Taken,   Taken,  Taken,  Taken, Taken,    No,      Taken],
+            Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
+            Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
+            Self::AddDevice | Self::RemoveDevice  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
+            Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
+            Self::Interrupts | Self::TestInterrupt=> [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
+            Self::Nmi | Self::PowerButton         => [No,  No,     No,      YES,    YES,    YES,   No,       No,      No],
+            Self::Reboot                          => [No,  No,     No,      YES,    No,     YES,   No,       No,      No],
+            Self::Pause                           => [No,  No,     No,      YES,    No,     No,    No,       No,      No],
+            Self::Resume                          => [No,  No,     No,      No,     No,     YES,   No,       No,      No],
+            Self::Shutdown                        => [No,  No,     STOP,    YES,    STOP,   YES,   STOP,     No,      No],
+            Self::Delete                          => [No,  YES,    STOP,    YES,    STOP,   YES,   STOP,     JOIN,    YES],
+        }
+    }
+
+    /// What a client is told could not be done.
+    pub(crate) const fn failed(self) -> &'static str {
+        match self {
+            Self::Ping => "cannot answer",
+            Self::VmmShutdown => "cannot end",
+            Self::Create => "cannot create the VM",
+            Self::Boot => "cannot boot the VM",
+            Self::Info => "cannot show the VM",
+            Self::Counters => "cannot count",
+            Self::AddDevice | Self::CheckDevice => "cannot add the device",
+            Self::RemoveDevice => "cannot remove the device",
+            Self::Interrupts => "cannot show interrupts",
+            Self::TestInterrupt => "cannot test an interrupt",
+            Self::Nmi => "cannot interrupt the guest",
+            Self::PowerButton => "cannot press the power button",
+            Self::Reboot => "cannot reboot the VM",
+            Self::Pause => "cannot pause the VM",
+            Self::Resume => "cannot resume the VM",
+            Self::Shutdown => "cannot shut the VM down",
+            Self::Delete => "cannot delete the VM",
+        }
+    }
+}
+
 impl Standing {
     /// What `verb` does now, or why it does nothing.
     pub(crate) fn effect(self, verb: Verb) -> Result<Effect, Refusal> {
-        self.row()[verb as usize]
-    }
-
-    /// What each verb does, in the order of [`Verb`].
-    #[rustfmt::skip]
-    fn row(self) -> [Result<Effect, Refusal>; 10] {
-        let [act, config, cancel, join] =
-            [Effect::Act, Effect::Configure, Effect::Cancel, Effect::Join].map(Ok);
-        let (no, taken) = (Err(self.refusal()), Err(Refusal::Exists));
-        match self {
-            //                  create boot devices interrupts attention reboot pause resume shutdown delete
-            Self::None      => [act,   no,  no,      no,         no,        no,     no,    no,     no,       no],
-            Self::Created   => [taken, act, config,  no,         no,        no,     no,    no,     no,       act],
-            Self::Starting  => [taken, no,  no,      no,         no,        no,     no,    no,     cancel,   cancel],
-            Self::Running   => [taken, no,  act,     act,        act,       act,    act,   no,     act,      act],
-            Self::Pausing   => [taken, no,  act,     act,        act,       no,     no,    no,     cancel,   cancel],
-            Self::Paused    => [taken, no,  act,     act,        act,       act,    no,    act,    act,      act],
-            Self::Rebooting => [taken, no,  act,     act,        no,        no,     no,    no,     cancel,   cancel],
-            Self::Stopping  => [no,    no,  no,      no,         no,        no,     no,    no,     no,       join],
-            Self::Shutdown  => [taken, act, config,  no,         no,        no,     no,    no,     no,       act],
+        match verb.row()[self as usize] {
+            Cell::Does(effect) => Ok(effect),
+            Cell::No => Err(self.refusal()),
+            Cell::Taken => Err(Refusal::Exists),
         }
     }
 
@@ -163,22 +249,15 @@ impl Refusal {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use api::route::ROUTES;
+    use api::schema::device::{AddDevice, RemoveDevice};
+    use api::schema::interrupts::TestInterrupt;
+
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../../docs/api.md");
-    pub(in crate::lifecycle) const VERBS: [Verb; 10] = [
-        Verb::Create,
-        Verb::Boot,
-        Verb::Devices,
-        Verb::Interrupts,
-        Verb::Attention,
-        Verb::Reboot,
-        Verb::Pause,
-        Verb::Resume,
-        Verb::Shutdown,
-        Verb::Delete,
-    ];
-    const ALL: [Standing; 9] = [
+
+    pub(in crate::lifecycle) const STANDINGS: [Standing; 9] = [
         Standing::None,
         Standing::Created,
         Standing::Starting,
@@ -190,6 +269,32 @@ pub(super) mod tests {
         Standing::Shutdown,
     ];
 
+    /// One of each verb, about a device that is not there.
+    pub(in crate::lifecycle) fn requests() -> Vec<Request> {
+        let id = || "nobody".to_owned();
+        let device: AddDevice = serde_json::from_str(r#"{"path":"/nowhere"}"#).unwrap();
+        vec![
+            Request::Ping,
+            Request::VmmShutdown,
+            Request::Create(Box::default()),
+            Request::Boot,
+            Request::Info,
+            Request::Counters,
+            Request::AddDevice(device.clone()),
+            Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
+            Request::CheckDevice(device),
+            Request::Interrupts(None),
+            Request::TestInterrupt(TestInterrupt { id: id(), vector: 0 }),
+            Request::Nmi,
+            Request::PowerButton,
+            Request::Reboot,
+            Request::Pause,
+            Request::Resume,
+            Request::Shutdown,
+            Request::Delete,
+        ]
+    }
+
     /// A cell as the document has it.
     fn word(cell: Result<Effect, Refusal>) -> &'static str {
         match cell {
@@ -197,17 +302,35 @@ pub(super) mod tests {
             Ok(Effect::Configure) => "configuration",
             Ok(Effect::Cancel) => "yes, gives up",
             Ok(Effect::Join) => "joins",
-            Err(refusal) => refusal.class().1,
+            Err(refusal) => refusal.class().1.trim_start_matches("vm."),
         }
     }
 
     #[test]
     fn every_cell_is_as_the_document_says() {
-        for standing in ALL {
-            let words =
-                VERBS.map(|verb| word(standing.effect(verb))).join(" | ").replace("vm.", "");
-            let row = format!("| {standing:?} | {words} |");
+        let heads = STANDINGS.map(|standing| format!("{standing:?}")).join(" | ");
+        assert!(DOCUMENT.lines().any(|line| line == format!("| | {heads} |")), "{heads}");
+        for request in requests() {
+            let wire = api::route::write(&request).unwrap();
+            let (_, name) = wire.path.rsplit_once('/').unwrap();
+            let words = STANDINGS.map(|standing| word(standing.effect(Verb::of(&request))));
+            let row = format!("| `{name}` | {} |", words.join(" | "));
             assert!(DOCUMENT.lines().any(|line| line == row), "docs/api.md lacks this row: {row}");
+        }
+    }
+
+    #[test]
+    fn every_route_has_a_row() {
+        assert_eq!(requests().len(), ROUTES.len());
+    }
+
+    #[test]
+    fn no_stage_is_an_error_of_the_host() {
+        for standing in STANDINGS {
+            for verb in requests().iter().map(Verb::of) {
+                let status = standing.effect(verb).err().map(|refusal| refusal.class().0);
+                assert_ne!(status, Some(Status::Internal), "{verb:?} {standing:?}");
+            }
         }
     }
 }

@@ -18,5 +18,17 @@ pub mod payload;
 pub mod platform;
 pub mod prefault;
 
+/// Fields that Cloud Hypervisor knows and hotbay does not act on, by the name of the body
+/// in `openapi/hotbay.yaml`, each with its default as JSON text.
+pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
+    ("VmConfig", machine::KNOWN),
+    ("PayloadConfig", payload::KNOWN),
+    ("CpusConfig", cpus::KNOWN),
+    ("MemoryConfig", memory::KNOWN),
+    ("PlatformConfig", platform::KNOWN),
+    ("ConsoleConfig", console::KNOWN),
+    ("AddDevice", device::ADD_KNOWN),
+];
+
 #[cfg(test)]
 mod tests;

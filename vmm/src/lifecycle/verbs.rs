@@ -252,6 +252,7 @@ pub(super) mod tests {
     use api::route::ROUTES;
     use api::schema::device::{AddDevice, RemoveDevice};
     use api::schema::interrupts::TestInterrupt;
+    use yaml_rust2::YamlLoader;
 
     use super::*;
 
@@ -322,6 +323,24 @@ pub(super) mod tests {
     #[test]
     fn every_route_has_a_row() {
         assert_eq!(requests().len(), ROUTES.len());
+    }
+
+    #[test]
+    fn every_refusal_is_declared() {
+        const CONTRACT: &str = include_str!("../../../api/openapi/hotbay.yaml");
+        let contract = YamlLoader::load_from_str(CONTRACT).unwrap().remove(0);
+        for request in requests() {
+            let wire = api::route::write(&request).unwrap();
+            let (_, name) = wire.path.rsplit_once('/').unwrap();
+            let path = contract["paths"][format!("/{name}").as_str()].as_hash().unwrap();
+            let (_, answers) = path.front().unwrap();
+            for standing in STANDINGS {
+                let Err(refusal) = standing.effect(Verb::of(&request)) else { continue };
+                let status = refusal.class().0.code().to_string();
+                let declared = &answers["responses"][status.as_str()];
+                assert!(!declared.is_badvalue(), "{name} {standing:?} {status}");
+            }
+        }
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! The exact bytes of every subcommand of ch-remote, sent to the real program over its
 //! real socket, with a guest on the real kernel: once whole, and once in the pieces in
-//! which ch-remote writes them. What comes back is read as strictly as ch-remote reads it.
+//! which ch-remote writes them. What comes back is read as strictly as ch-remote reads it,
+//! and must be declared in the OpenAPI file.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail like the test")]
 #![expect(unreachable_pub, reason = "the helpers are this test's own")]
 
+#[expect(dead_code, reason = "answers are checked here, bodies by the api crate")]
+#[path = "../../../api/tests/openapi/contract.rs"]
+mod contract;
 mod program;
 mod session;
 mod wire;
 
+use contract::Contract;
 use program::{Program, has_hypervisor, kernel};
 use session::{SESSION, SUBCOMMANDS, Says, Step};
 use wire::{Answer, Manner, ask};
@@ -20,10 +25,13 @@ fn play(manner: Manner) {
     }
     let (folder, kernel) = kernel();
     let program = Program::start(folder.path());
+    let contract = Contract::load();
     for step in SESSION {
         let body = step.body.map(|body| body.replace("KERNEL", kernel.to_str().unwrap()));
         let answer = ask(&program.socket, step.request, body.as_deref(), manner);
         check(step, &answer);
+        let (_, verb) = step.request.split_once(' ').unwrap();
+        assert_eq!(contract.declares(verb, step.status, answer.body.as_deref()), Ok(()));
     }
     program.has_ended_well();
 }

@@ -10,6 +10,7 @@ pub mod hotbay;
 pub mod hotbayctl;
 mod interrupts;
 mod options;
+mod table;
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq, Eq)]

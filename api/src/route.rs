@@ -115,6 +115,12 @@ impl Wire {
     pub fn create(body: String) -> Self {
         Self { method: Method::Put, path: format!("{PREFIX}vm.create"), body: Some(body) }
     }
+
+    /// One of [`ABSENT`]'s verbs: another server may have it.
+    pub fn absent(verb: &str, body: String) -> Self {
+        let path = format!("{PREFIX}{verb}");
+        Self { method: allowed(&path).unwrap_or(Method::Put), path, body: Some(body) }
+    }
 }
 
 /// Writes what [`parse`] reads.

@@ -1,20 +1,21 @@
-//! Command line of `hotbayctl`: ch-remote's subcommands, for the verbs there are.
+//! Command line of `hotbayctl`: ch-remote's subcommands, and hotbay's own.
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
-use serde_json::Value;
+use clap::Parser;
 
-use super::hotbay::device;
-use super::{Line, Misuse, interrupts, outcome};
+use self::arguments::{Arguments, Verb};
+use self::show::Show;
+use super::{Line, Misuse, outcome};
 use crate::client::{Client, ClientError};
-use crate::request::Request;
-use crate::route::{self, Wire};
-use crate::schema::device::RemoveDevice;
-use crate::schema::interrupts::TestInterrupt;
+use crate::route::Wire;
+
+mod arguments;
+mod foreign;
+mod manual;
+mod show;
 
 /// One request to one server.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,28 +25,30 @@ pub struct Errand {
     show: Show,
 }
 
-/// How an answer is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Show {
-    /// As it came, one field a line.
-    Json,
-    /// Interrupts as a table.
-    Table,
-}
-
 /// Reads the arguments, the program's name first, and what they refer to.
 ///
 /// # Errors
 /// One sentence about what is wrong with them.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Line<Errand>, Misuse> {
-    match Arguments::try_parse_from(arguments) {
-        Ok(Arguments { api_socket, verb }) => {
-            let socket = api_socket.strip_prefix("path=").unwrap_or(&api_socket).into();
-            let show = verb.show();
-            Ok(Line::Do(Errand { socket, wire: verb.wire()?, show }))
+    let Arguments { api_socket, json, verb } = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return outcome(&error),
+    };
+    match verb {
+        Verb::Completions { shell } => Ok(Line::Say(manual::completions(shell))),
+        Verb::Man { subcommand } => manual::page(subcommand.as_deref()).map(Line::Say),
+        Verb::Ours(ours) => {
+            let show = if json { Show::Json } else { ours.show() };
+            errand(api_socket, show, ours.wire()?)
         }
-        Err(error) => outcome(&error),
+        Verb::Theirs(theirs) => errand(api_socket, Show::Json, foreign::wire(theirs)?),
     }
+}
+
+fn errand(socket: Option<String>, show: Show, wire: Wire) -> Result<Line<Errand>, Misuse> {
+    let socket = socket.ok_or_else(|| Misuse("whom to ask? give --api-socket PATH".to_owned()))?;
+    let socket = socket.strip_prefix("path=").unwrap_or(&socket).into();
+    Ok(Line::Do(Errand { socket, wire, show }))
 }
 
 impl Errand {
@@ -59,156 +62,6 @@ impl Errand {
             Err(error) => Err(explain(&error)),
         }
     }
-}
-
-/// Controls a running hotbay over its API socket.
-#[derive(Debug, Parser)]
-#[command(name = "hotbayctl", version)]
-struct Arguments {
-    /// API socket of the hotbay to talk to
-    #[arg(long, value_name = "PATH")]
-    api_socket: String,
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Hand a host device to the guest
-    AddDevice {
-        /// path=/sys/bus/pci/devices/BDF,id=NAME,pci_segment=N,pci_device_id=N,
-        /// x_exclude_mmap_bars=[N,...],x_msix_noresize=on,x_exact_pending=on
-        device_config: String,
-    },
-    /// Boot the created VM
-    Boot,
-    /// Say whether add-device would be refused, and why
-    CheckDevice {
-        /// As for add-device
-        device_config: String,
-    },
-    /// What each device did so far
-    Counters,
-    /// Create a VM from a JSON configuration
-    Create {
-        /// File with the configuration; - for standard input
-        #[arg(default_value = "-")]
-        path: PathBuf,
-    },
-    /// Stop the VM and forget it
-    Delete,
-    /// Configuration, state and devices of the VM
-    Info,
-    /// Where interrupts are between host and guest, as a table
-    Interrupts {
-        /// The device's id; every device when absent
-        id: Option<String>,
-        /// Print the server's answer itself
-        #[arg(long)]
-        json: bool,
-    },
-    /// Interrupt every processor of the guest, whatever it has masked
-    Nmi,
-    /// Take the vCPUs out of the guest, where they stand
-    Pause,
-    /// Ask whether the server is there, and who it is
-    Ping,
-    /// Press the guest's power button
-    PowerButton,
-    /// Start the VM afresh
-    Reboot,
-    /// Take a device back from the guest
-    RemoveDevice {
-        /// The device's id
-        id: String,
-        /// Wait for the guest to let go, at most this many milliseconds
-        #[arg(long)]
-        wait_ms: Option<u64>,
-        /// Take it even if the guest does not let go
-        #[arg(long)]
-        force: bool,
-    },
-    /// Let a paused VM go on
-    Resume,
-    /// Stop the VM
-    Shutdown,
-    /// Stop the VM and end the server
-    ShutdownVmm,
-    /// Fire an interrupt as the device would
-    TestInterrupt {
-        /// The device's id
-        id: String,
-        /// Which of its vectors; 0 for a line
-        vector: u16,
-    },
-}
-
-impl Verb {
-    fn show(&self) -> Show {
-        if matches!(self, Self::Interrupts { json: false, .. }) { Show::Table } else { Show::Json }
-    }
-
-    fn wire(self) -> Result<Wire, Misuse> {
-        let request = match self {
-            Self::AddDevice { device_config } => {
-                Request::AddDevice(device("add-device", &device_config)?)
-            }
-            Self::Boot => Request::Boot,
-            Self::CheckDevice { device_config } => {
-                Request::CheckDevice(device("check-device", &device_config)?)
-            }
-            Self::Counters => Request::Counters,
-            Self::Create { path } => return configuration(&path).map(Wire::create),
-            Self::Delete => Request::Delete,
-            Self::Info => Request::Info,
-            Self::Interrupts { id, json: _ } => Request::Interrupts(id),
-            Self::Nmi => Request::Nmi,
-            Self::Pause => Request::Pause,
-            Self::Ping => Request::Ping,
-            Self::PowerButton => Request::PowerButton,
-            Self::Reboot => Request::Reboot,
-            Self::RemoveDevice { id, wait_ms, force } => {
-                Request::RemoveDevice(RemoveDevice { id, wait_ms, force: force.then_some(true) })
-            }
-            Self::Resume => Request::Resume,
-            Self::Shutdown => Request::Shutdown,
-            Self::ShutdownVmm => Request::VmmShutdown,
-            Self::TestInterrupt { id, vector } => {
-                Request::TestInterrupt(TestInterrupt { id, vector })
-            }
-        };
-        route::write(&request).map_err(|error| Misuse(error.to_string()))
-    }
-}
-
-fn configuration(path: &Path) -> Result<String, Misuse> {
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
-    };
-    match read {
-        Ok(_) => Ok(text),
-        Err(error) => Err(Misuse(format!("cannot read {}: {error}", path.display()))),
-    }
-}
-
-impl Show {
-    /// What to print for `body`. What is no table is printed as it is.
-    fn text(self, body: &str) -> String {
-        match (self, serde_json::from_str(body)) {
-            (Self::Table, Ok(seen)) => interrupts::table(&seen),
-            (Self::Table, Err(_)) | (Self::Json, _) => pretty(body),
-        }
-    }
-}
-
-fn pretty(body: &str) -> String {
-    let parsed = serde_json::from_str::<Value>(body);
-    parsed
-        .and_then(|value| serde_json::to_string_pretty(&value))
-        .unwrap_or_else(|_| body.to_owned())
 }
 
 fn explain(error: &ClientError) -> String {
@@ -230,7 +83,12 @@ fn explain(error: &ClientError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::route;
 
     fn errand(words: &[&str]) -> Errand {
         let program = ["hotbayctl", "--api-socket", "path=/run/a.sock"];
@@ -295,8 +153,58 @@ mod tests {
         assert_eq!(wire.body.unwrap(), "{ \"anything\" }");
     }
 
+    /// Those that ch-remote has (v53).
+    const CH_REMOTES: &str = "add-device add-disk add-fs add-generic-vhost-user add-net \
+        add-pmem add-user-device add-vdpa add-vsock boot coredump counters create delete info nmi \
+        pause ping power-button reboot receive-migration remove-device resize resize-disk \
+        resize-zone restore resume send-migration shutdown shutdown-vmm snapshot";
+
     #[test]
-    fn interrupts_are_a_table_unless_json_is_asked_for() {
+    fn every_subcommand_of_ch_remote_is_there() {
+        let command = Arguments::command();
+        let missing: Vec<_> = CH_REMOTES
+            .split_whitespace()
+            .filter(|name| command.find_subcommand(name).is_none())
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn verbs_that_hotbay_lacks_are_sent_all_the_same() {
+        let subcommands: [&[&str]; 15] = [
+            &["add-disk", "path=/a"],
+            &["add-fs", "tag=t"],
+            &["add-generic-vhost-user", "socket=/s"],
+            &["add-net", "tap=t"],
+            &["add-pmem", "file=/f"],
+            &["add-user-device", "socket=/s"],
+            &["add-vdpa", "path=/p"],
+            &["add-vsock", "cid=3"],
+            &["coredump", "file:///c"],
+            &["receive-migration", "unix:/s"],
+            &["resize", "--cpus", "2", "--memory", "1G", "--balloon", "0"],
+            &["resize-disk", "--disk", "d", "--size", "1G"],
+            &["resize-zone", "--id", "z", "--size", "1G"],
+            &["restore", "source_url=file:///s"],
+            &["send-migration", "unix:/s"],
+        ];
+        let absent = route::ABSENT.iter().filter(|absent| absent.verb.starts_with("vm."));
+        let absent =
+            absent.filter(|absent| !["vm.balloon-stats", "vm.snapshot"].contains(&absent.verb));
+
+        for (words, absent) in subcommands.iter().zip(absent) {
+            let wire = errand(words).wire;
+
+            assert_eq!(wire.path, format!("{}{}", route::PREFIX, absent.verb));
+            assert_eq!(wire.method, absent.method);
+            assert!(wire.body.is_some());
+        }
+        let snapshot = errand(&["snapshot", "file:///s"]).wire;
+        assert_eq!(snapshot.body.unwrap(), r#"{"destination_url":"file:///s"}"#);
+    }
+
+    #[test]
+    fn answers_are_tables_unless_json_is_asked_for() {
         let table = errand(&["interrupts", "nic0"]);
         let json = errand(&["interrupts", "--json"]);
 
@@ -304,6 +212,17 @@ mod tests {
         assert_eq!(table.show.text("{}"), "There is no device.");
         assert_eq!(json.wire.path, "/api/v1/vm.interrupts");
         assert_eq!(json.show.text("{}"), "{}");
+    }
+
+    #[test]
+    fn words_about_itself_need_no_socket_and_others_do() {
+        let line = |words: &[&str]| {
+            parse(["hotbayctl"].iter().chain(words).map(OsString::from)).map_err(|e| e.to_string())
+        };
+
+        assert!(matches!(line(&["completions", "zsh"]), Ok(Line::Say(_))));
+        assert!(matches!(line(&["man"]), Ok(Line::Say(_))));
+        assert_eq!(line(&["ping"]), Err("whom to ask? give --api-socket PATH".to_owned()));
     }
 
     #[test]

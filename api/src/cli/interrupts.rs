@@ -2,18 +2,24 @@
 
 use std::fmt::Display;
 
+use super::table::{Align, NONE, aligned};
 use crate::schema::interrupts::{
     Backend, DeviceInterrupts, HostError, InterruptMode, Interrupts, LineState, VectorState,
 };
 
-/// What stands for a number or a state that there is not.
-const NONE: &str = "-";
-
-const HEADINGS: [&str; COLUMNS] =
-    ["VECTOR", "ADDRESS", "DATA", "GUEST", "PENDING", "HOST", "BACKEND", "GSI", "RELAYED", "TAKEN"];
 const COLUMNS: usize = 10;
-/// Columns of numbers, which are set to the right.
-const RIGHT: [bool; COLUMNS] = [true, true, true, false, false, false, false, true, true, true];
+const HEADINGS: [(&str, Align); COLUMNS] = [
+    ("VECTOR", Align::Right),
+    ("ADDRESS", Align::Right),
+    ("DATA", Align::Right),
+    ("GUEST", Align::Left),
+    ("PENDING", Align::Left),
+    ("HOST", Align::Left),
+    ("BACKEND", Align::Left),
+    ("GSI", Align::Right),
+    ("RELAYED", Align::Right),
+    ("TAKEN", Align::Right),
+];
 
 /// Every device: a line that says what is on, then its vectors, if it has any.
 pub(super) fn table(interrupts: &Interrupts) -> String {
@@ -31,7 +37,7 @@ fn block(id: &str, device: &DeviceInterrupts) -> String {
     }
     if !device.vectors.is_empty() {
         let rows = device.vectors.iter().map(|vector| row(vector, device));
-        text.push_str(&aligned(&rows.collect::<Vec<_>>()));
+        text.push_str(&aligned(HEADINGS, &rows.collect::<Vec<_>>()));
     }
     text.push_str(&errors(&device.vectors));
     text
@@ -138,26 +144,6 @@ fn row(state: &VectorState, device: &DeviceInterrupts) -> [String; COLUMNS] {
 
 fn number(number: Option<impl Display>) -> String {
     number.map_or_else(|| NONE.to_owned(), |number| number.to_string())
-}
-
-/// Rows under their headings, each column as wide as its widest cell.
-fn aligned(rows: &[[String; COLUMNS]]) -> String {
-    let headings = HEADINGS.map(str::to_owned);
-    let all = || std::iter::once(&headings).chain(rows);
-    let mut text = String::new();
-    for row in all() {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = all().map(|row| row[column].len()).max().unwrap_or(0);
-            let cell =
-                if RIGHT[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
-            line.push_str("  ");
-            line.push_str(&cell);
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

@@ -58,6 +58,36 @@ pub(super) fn body<T: DeserializeOwned>(
         .map_err(|error| Misuse(format!("{option} {text}: {error}")))
 }
 
+/// Reads `text`, the value of `option`, as a JSON object of any fields. What a value looks
+/// like decides what it is: a number, a switch, a list, or text.
+pub(super) fn any(option: &str, text: &str) -> Result<Map<String, Value>, Misuse> {
+    let misuse = |why: String| Misuse(format!("{option} {text}: {why}"));
+    let mut object = Map::new();
+    for part in split(text).map_err(misuse)? {
+        let pair = part.split_once('=').filter(|(name, _)| !name.is_empty());
+        let (name, value) = pair.ok_or_else(|| misuse(format!("{part:?} is not key=value")))?;
+        if object.insert(name.to_owned(), guess(value)).is_some() {
+            return Err(misuse(format!("{name} is given twice")));
+        }
+    }
+    Ok(object)
+}
+
+/// Bytes, the value of `option`, with an optional suffix K, M, G or T.
+pub(super) fn bytes(option: &str, text: &str) -> Result<u64, Misuse> {
+    size(text).ok_or_else(|| Misuse(format!("{option} {text}: {}", Kind::Size.expectation())))
+}
+
+fn guess(text: &str) -> Value {
+    let list = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match (list, text) {
+        (Some(list), _) => list.split(',').filter(|item| !item.is_empty()).map(guess).collect(),
+        (None, "on" | "true") => true.into(),
+        (None, "off" | "false") => false.into(),
+        (None, _) => text.parse::<u64>().map_or_else(|_| text.into(), Value::from),
+    }
+}
+
 impl Kind {
     fn read(self, text: &str) -> Option<Value> {
         match self {

@@ -97,6 +97,7 @@ impl Client {
             Request::Info => read(&body).map(Box::new).map(Response::Info),
             Request::AddDevice(_) => read(&body).map(Response::Added),
             Request::Counters => read(&body).map(Response::Counters),
+            Request::Events(_) => read(&body).map(Response::Events),
             Request::Interrupts(_) => read(&body).map(Response::Interrupts),
             Request::VmmShutdown
             | Request::Create(_)

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt::{self, Display};
 
 use crate::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
+use crate::schema::events::{Events, Follow};
 use crate::schema::info::{Counters, VmInfo, VmmPing};
 use crate::schema::interrupts::{Interrupts, TestInterrupt};
 use crate::schema::machine::VmConfig;
@@ -48,6 +49,8 @@ pub enum Request {
     PowerButton,
     /// `vm.counters`: what each device did so far.
     Counters,
+    /// `vm.events`: what has happened, and what happens next.
+    Events(Follow),
     /// `vm.interrupts`: those of the device with this id, or of all devices.
     Interrupts(Option<String>),
     /// `vm.test-interrupt`: fire one as the device would.
@@ -65,6 +68,8 @@ pub enum Response {
     Added(PciDeviceInfo),
     /// To [`Request::Counters`].
     Counters(Counters),
+    /// To [`Request::Events`].
+    Events(Events),
     /// To [`Request::Interrupts`].
     Interrupts(Interrupts),
     /// Done, and nothing more to say; also the answer to

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::request::{Fault, Request, Status, code};
+use crate::schema::events::{Follow, LONGEST_WAIT_MS};
 use crate::schema::known::NOT_OFFERED;
 
 pub use self::absent::{ABSENT, Absent};
@@ -32,7 +33,7 @@ enum Read {
     /// Nothing.
     Bare(fn() -> Request),
     /// These parameters in the path, each at will.
-    Query(&'static [&'static str], fn(Query) -> Request),
+    Query(&'static [&'static str], fn(Query) -> Result<Request, String>),
     /// JSON.
     Json(fn(&[u8]) -> serde_json::Result<Request>),
 }
@@ -55,12 +56,17 @@ pub const ROUTES: &[Route] = &[
     bare(Method::Put, "vm.nmi", || Request::Nmi),
     bare(Method::Put, "vm.power-button", || Request::PowerButton),
     bare(Method::Get, "vm.counters", || Request::Counters),
-    query("vm.interrupts", &[ID], |mut query| Request::Interrupts(query.take(ID))),
+    query("vm.events", &[SINCE, WAIT_MS], |query| events(query).map(Request::Events)),
+    query("vm.interrupts", &[ID], |mut query| Ok(Request::Interrupts(query.take(ID)))),
     json("vm.test-interrupt", |body| read(body).map(Request::TestInterrupt)),
 ];
 
 /// A device, as a parameter.
 const ID: &str = "id";
+/// The last event that a client knows.
+const SINCE: &str = "since";
+/// How long a client waits for the next.
+const WAIT_MS: &str = "wait_ms";
 
 /// Reads one HTTP request.
 ///
@@ -77,7 +83,7 @@ pub fn parse(method: Method, path: &str, body: &[u8]) -> Result<Request, Fault> 
             Err(bad_body(route, "it takes none"))
         }
         Read::Bare(request) => Ok(request()),
-        Read::Query(_, request) => Ok(request(query)),
+        Read::Query(_, request) => request(query).map_err(|why| bad_query(route, &why)),
         Read::Json(_) if body.is_empty() => Err(bad_body(route, "it is empty; JSON is expected")),
         Read::Json(read) => read(body).map_err(|error| bad_body(route, &error.to_string())),
     }
@@ -145,16 +151,33 @@ pub fn write(request: &Request) -> serde_json::Result<Wire> {
         Request::Nmi => ("vm.nmi", None),
         Request::PowerButton => ("vm.power-button", None),
         Request::Counters => ("vm.counters", None),
+        Request::Events(_) => ("vm.events", None),
         Request::Interrupts(_) => ("vm.interrupts", None),
         Request::TestInterrupt(body) => ("vm.test-interrupt", Some(text(body)?)),
     };
-    let parameters = if let Request::Interrupts(Some(id)) = request {
-        query::write(ID, id)
-    } else {
-        String::new()
-    };
-    let path = format!("{PREFIX}{verb}{parameters}");
+    let path = format!("{PREFIX}{verb}{}", query::write(&parameters(request)));
     Ok(Wire { method: allowed(&path).unwrap_or(Method::Put), path, body })
+}
+
+/// Parameters of the path.
+fn parameters(request: &Request) -> Vec<(&'static str, String)> {
+    if let Request::Interrupts(id) = request {
+        return id.iter().map(|id| (ID, id.clone())).collect();
+    }
+    let Request::Events(Follow { since, wait_ms }) = request else { return Vec::new() };
+    let numbers = [(SINCE, since), (WAIT_MS, wait_ms)];
+    numbers
+        .iter()
+        .filter_map(|(name, number)| Some((*name, number.as_ref()?.to_string())))
+        .collect()
+}
+
+fn events(mut query: Query) -> Result<Follow, String> {
+    let (since, wait_ms) = (query.number(SINCE)?, query.number(WAIT_MS)?);
+    if wait_ms.is_some_and(|wait_ms| wait_ms > LONGEST_WAIT_MS) {
+        return Err(format!("`{WAIT_MS}` is at most {LONGEST_WAIT_MS}; ask again after that"));
+    }
+    Ok(Follow { since, wait_ms })
 }
 
 const fn bare(method: Method, verb: &'static str, request: fn() -> Request) -> Route {
@@ -164,7 +187,7 @@ const fn bare(method: Method, verb: &'static str, request: fn() -> Request) -> R
 const fn query(
     verb: &'static str,
     parameters: &'static [&'static str],
-    request: fn(Query) -> Request,
+    request: fn(Query) -> Result<Request, String>,
 ) -> Route {
     Route { verb, method: Method::Get, read: Read::Query(parameters, request) }
 }

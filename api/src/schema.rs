@@ -8,6 +8,7 @@
 pub mod console;
 pub mod cpus;
 pub mod device;
+pub mod events;
 pub mod info;
 pub mod interrupts;
 pub mod known;

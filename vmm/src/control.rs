@@ -29,6 +29,7 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::Delete => vmm.delete(reply),
         Request::Interrupts(id) => vmm.show_interrupts(id, reply),
         Request::TestInterrupt(body) => vmm.test_interrupt(body, reply),
+        Request::Events(what) => vmm.monitor.follow(what, reply),
         Request::VmmShutdown => vmm.end_for(reply),
         // These are done at once.
         Request::Ping => reply.send(Ok(Response::Ping(ping()))),

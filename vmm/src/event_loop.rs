@@ -28,7 +28,10 @@ pub fn run(vmm: Vmm, calls: Receiver, signals: Signals) -> Result<Ending, Error>
         let sources = manager.subscriber_mut(id).map_err(Error::Wait)?;
         let patience = match sources.vmm.over() {
             ControlFlow::Break(ending) => return Ok(ending),
-            ControlFlow::Continue(patience) => patience.map_or(FOREVER, milliseconds),
+            ControlFlow::Continue(patience) => {
+                let next = sources.vmm.monitor.expire();
+                patience.into_iter().chain(next).min().map_or(FOREVER, milliseconds)
+            }
         };
         match manager.run_with_timeout(patience) {
             Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}

@@ -1,5 +1,5 @@
-//! What the outside is told of the VM while it lives (`--event-monitor`): notices,
-//! turned into Cloud Hypervisor's JSON here and nowhere else.
+//! What the outside is told of the VM while it lives (`--event-monitor`, `vm.events`):
+//! notices, turned into Cloud Hypervisor's JSON here and nowhere else.
 //!
 //! Not to be confused with [`crate::events`], which wake the event loop. Whoever
 //! has a [`Monitor`] gives notice and goes on: a thread writes ([`writer`]), and
@@ -12,12 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
+use api::mailbox::Reply;
+use api::schema::events::Follow;
 use serde::Serialize;
 
+mod feed;
 mod place;
 mod sys;
 mod writer;
 
+use self::feed::Feed;
 pub use self::place::{OpenError, open};
 pub use self::writer::Writer;
 
@@ -108,35 +112,58 @@ pub struct Failure<'a> {
     pub message: &'a str,
 }
 
-/// Takes notices and never waits. Clones lead to the same place; one that leads
-/// nowhere ([`Monitor::none`]) costs nothing.
+/// Takes notices and never waits. Clones lead to the same place. Clients can always ask
+/// for what it was told; it is written only if there is a [`Writer`].
 #[derive(Clone, Debug)]
-pub struct Monitor(Option<Arc<Outlet>>);
+pub struct Monitor {
+    start: Instant,
+    feed: Arc<Feed>,
+    outlet: Option<Arc<Outlet>>,
+}
 
+/// To where notices are written.
 #[derive(Debug)]
 struct Outlet {
-    start: Instant,
     queue: SyncSender<writer::Message>,
     /// Notices dropped since one last went through.
     dropped: AtomicU64,
 }
 
-impl Monitor {
-    /// Nobody listens.
-    pub fn none() -> Self {
-        Self(None)
+impl Default for Monitor {
+    fn default() -> Self {
+        Self { start: Instant::now(), feed: Arc::default(), outlet: None }
     }
+}
 
+impl Monitor {
     fn to(queue: SyncSender<writer::Message>) -> Self {
-        let outlet = Outlet { start: Instant::now(), queue, dropped: AtomicU64::new(0) };
-        Self(Some(Arc::new(outlet)))
+        let outlet = Outlet { queue, dropped: AtomicU64::new(0) };
+        Self { outlet: Some(Arc::new(outlet)), ..Self::default() }
     }
 
     /// Gives notice.
     pub fn tell(&self, notice: Notice<'_>) {
-        if let Some(outlet) = &self.0 {
-            outlet.tell(notice);
+        let timestamp = self.start.elapsed();
+        self.feed.add(notice, timestamp);
+        if let Some(outlet) = &self.outlet {
+            outlet.tell(notice, timestamp);
         }
+    }
+
+    /// Tells a client what it has not heard yet, at once or when there is something.
+    pub fn follow(&self, what: Follow, reply: Reply) {
+        self.feed.follow(what, reply);
+    }
+
+    /// Answers clients who have waited long enough; how long until this is to be called
+    /// again, if there are others.
+    pub fn expire(&self) -> Option<Duration> {
+        self.feed.expire()
+    }
+
+    /// Lets no client wait any more: the process ends.
+    pub fn end(&self) {
+        self.feed.end();
     }
 
     /// Gives notice of a device.
@@ -146,21 +173,23 @@ impl Monitor {
 }
 
 impl Outlet {
-    fn tell(&self, notice: Notice<'_>) {
+    fn tell(&self, notice: Notice<'_>, timestamp: Duration) {
         let missing = self.dropped.load(Ordering::Relaxed);
         // Where some are missing, that is said first.
-        let told = missing == 0 || self.put(Notice::Dropped(missing));
+        let told = missing == 0 || self.put(Notice::Dropped(missing), timestamp);
         if told {
             self.dropped.fetch_sub(missing, Ordering::Relaxed);
         }
-        if !(told && self.put(notice)) && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+        if !(told && self.put(notice, timestamp))
+            && self.dropped.fetch_add(1, Ordering::Relaxed) == 0
+        {
             log::warn!("the event monitor is read too slowly: events are dropped");
         }
     }
 
     /// Queues `notice`; false when there is no room.
-    fn put(&self, notice: Notice<'_>) -> bool {
-        let text = text(notice, self.start.elapsed());
+    fn put(&self, notice: Notice<'_>, timestamp: Duration) -> bool {
+        let text = text(notice, timestamp);
         // Where nobody listens any more, the writer has said why.
         !matches!(self.queue.try_send(writer::Message::Text(text)), Err(TrySendError::Full(_)))
     }

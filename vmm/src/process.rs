@@ -16,7 +16,7 @@ use log::LevelFilter;
 
 use crate::config::reach;
 use crate::lifecycle::{self, Ending, Vmm};
-use crate::monitor::{self, Monitor, Notice, Writer};
+use crate::monitor::{self, Notice, Writer};
 use crate::sandbox::{self, Grant, Purpose};
 use crate::seccomp::{self, Filters, Kind, Mode};
 use crate::{allocator, event_loop, limits, logging, privileges, signals};
@@ -86,7 +86,7 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
 
     let written = events.map(|file| Writer::start(file, &filters)).transpose()?;
     let (_writer, monitor) = written.unzip();
-    let monitor = monitor.unwrap_or(Monitor::none());
+    let monitor = monitor.unwrap_or_default();
     monitor.tell(Notice::Starting);
 
     let mut vmm = Vmm::new(Arc::clone(&filters), monitor.clone())
@@ -102,6 +102,7 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
         (None, None) => {}
     }
     let ending = event_loop::run(vmm, calls, signals);
+    monitor.end();
     drop(http);
     monitor.tell(Notice::Ending);
     match ending? {

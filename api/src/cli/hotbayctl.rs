@@ -102,7 +102,7 @@ mod tests {
     fn subcommands_are_ch_remotes_and_cover_every_verb() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let subcommands: [&[&str]; 18] = [
+        let subcommands: [&[&str]; 19] = [
             &["ping"],
             &["shutdown-vmm"],
             &["create", path],
@@ -119,6 +119,7 @@ mod tests {
             &["nmi"],
             &["power-button"],
             &["counters"],
+            &["events"],
             &["interrupts"],
             &["test-interrupt", "nic0", "0"],
         ];

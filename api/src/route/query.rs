@@ -32,11 +32,33 @@ impl Query {
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }
+
+    /// The value of a parameter that is a whole number.
+    ///
+    /// # Errors
+    /// One sentence, if it is something else.
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
+        let number = |text: String| match text.parse() {
+            // A sign is no digit.
+            Ok(number) if text.bytes().all(|digit| digit.is_ascii_digit()) => Ok(number),
+            Ok(_) | Err(_) => Err(format!("`{name}` is {text:?}, and no whole number")),
+        };
+        self.take(name).map(number).transpose()
+    }
 }
 
-/// One parameter as it stands in a path, question mark included.
-pub(super) fn write(name: &str, value: &str) -> String {
-    let mut text = format!("?{name}=");
+/// Parameters as they stand in a path, question mark included; nothing if there are none.
+pub(super) fn write(parameters: &[(&str, String)]) -> String {
+    let pairs = parameters.iter().map(|(name, value)| format!("{name}={}", encode(value)));
+    match pairs.collect::<Vec<_>>() {
+        pairs if pairs.is_empty() => String::new(),
+        pairs => format!("?{}", pairs.join("&")),
+    }
+}
+
+/// Puts `%41` for what is not a plain letter, digit or mark.
+fn encode(value: &str) -> String {
+    let mut text = String::new();
     for byte in value.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
@@ -89,8 +111,21 @@ mod tests {
     #[test]
     fn any_value_survives_the_way_out_and_in() {
         for value in ["nic0", "0000:01:00.0", "a b&c=d%/?+#", "N\u{fc}rnberg \u{1f4a9}", ""] {
-            assert_eq!(parse(&format!("/x{}", write("id", value))), Ok(Some(value.to_owned())));
+            let written = write(&[("all", "1".to_owned()), ("id", value.to_owned())]);
+            assert_eq!(parse(&format!("/x{written}")), Ok(Some(value.to_owned())));
         }
+    }
+
+    #[test]
+    fn numbers_are_digits_and_fit() {
+        let number =
+            |text: &str| Query::parse(&format!("/x?id={text}"), &["id"]).unwrap().number("id");
+
+        assert_eq!(number("0018446744073709551615"), Ok(Some(u64::MAX)));
+        for wrong in ["", "-1", "%2B1", "1.5", "0x1", "18446744073709551616", "one"] {
+            assert!(number(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(Query::default().number("id"), Ok(None));
     }
 
     #[test]

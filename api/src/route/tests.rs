@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::schema::device::{AddDevice, RemoveDevice};
+use crate::schema::events::Follow;
 use crate::schema::interrupts::TestInterrupt;
 
 fn refused(method: Method, path: &str, body: &str) -> Fault {
@@ -37,6 +38,7 @@ fn every_request() -> Vec<Request> {
         Request::Nmi,
         Request::PowerButton,
         Request::Counters,
+        Request::Events(Follow { since: Some(7), wait_ms: Some(1000) }),
         Request::Interrupts(Some("nic 0".to_owned())),
         Request::TestInterrupt(TestInterrupt { id: "nic0".to_owned(), vector: 3 }),
     ]
@@ -147,6 +149,22 @@ fn parameters_are_read_and_may_be_left_out() {
     let one = Request::Interrupts(Some("nic0".to_owned()));
     assert_eq!(of("/api/v1/vm.interrupts?id=nic0"), Ok(one));
     assert_eq!(of("/api/v1/vm.info?"), Ok(Request::Info));
+}
+
+#[test]
+fn wait_for_events_is_bounded_and_a_number() {
+    let of = |query: &str| parse(Method::Get, &format!("/api/v1/vm.events{query}"), b"");
+
+    assert_eq!(of(""), Ok(Request::Events(Follow::default())));
+    let longest = Follow { since: None, wait_ms: Some(600_000) };
+    assert_eq!(of("?wait_ms=600000"), Ok(Request::Events(longest)));
+    for (query, why) in [
+        ("?wait_ms=600001", "`wait_ms` is at most 600000; ask again after that"),
+        ("?since=-1", "`since` is \"-1\", and no whole number"),
+    ] {
+        let fault = of(query).unwrap_err();
+        assert_eq!((fault.code, fault.chain[1].as_str()), (code::API_BAD_QUERY, why));
+    }
 }
 
 #[test]

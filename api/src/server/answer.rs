@@ -68,6 +68,7 @@ fn content(response: &Response) -> Option<Vec<u8>> {
         Response::Info(body) => Some(ascii_json(body)),
         Response::Added(body) => Some(ascii_json(body)),
         Response::Counters(body) => Some(ascii_json(body)),
+        Response::Events(body) => Some(ascii_json(body)),
         Response::Interrupts(body) => Some(ascii_json(body)),
         Response::Done => None,
     }

@@ -1,5 +1,5 @@
 //! The published contract as something to hold answers and bodies against: the part of
-//! JSON Schema that the file uses, and no more. `vmm/tests/ch_remote` includes this file.
+//! JSON Schema that the file uses, and no more. `vmm/tests/process` includes this file.
 
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};

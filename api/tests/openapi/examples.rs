@@ -1,8 +1,11 @@
 //! A value of every type of the API, with everything in it that may be left out.
 
+use std::time::Duration;
+
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
+use api::schema::events::{Event, Events};
 use api::schema::info::{
     AddPhase, AddProgress, DeviceNode, DeviceReset, DeviceState, PciBarType, ResetResult, Resource,
     VmInfo, VmState, VmmPing,
@@ -25,6 +28,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
     let node = full_node();
     let Resource::PciBar { .. } = &node.resources[0];
     let interrupts = full_interrupts();
+    let events = full_events();
     let vector = &interrupts.vectors[0];
     let bar = to_value(&node.resources[0]).unwrap()["PciBar"].take();
     let info = VmInfo {
@@ -55,6 +59,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("Resource", value(&node.resources[0])),
         ("PciBar", bar),
         ("VmmPing", value(&ping())),
+        ("Events", value(&events)),
+        ("Event", value(&events.events[0])),
         ("DeviceInterrupts", value(&interrupts)),
         ("HostError", value(&interrupts.host_error)),
         ("MsixState", value(&interrupts.msix)),
@@ -132,6 +138,17 @@ fn full_node() -> DeviceNode {
         }),
         progress: Some(AddProgress { phase: AddPhase::Mapping, bytes_done: 0, bytes_total: 0 }),
     }
+}
+
+fn full_events() -> Events {
+    let event = Event {
+        number: 1,
+        timestamp: Duration::new(1, 2),
+        source: "vm".to_owned(),
+        event: "a".to_owned(),
+        properties: Some([("b".to_owned(), "c".to_owned())].into()),
+    };
+    Events { events: vec![event], last: 1, lost: 0 }
 }
 
 fn full_interrupts() -> DeviceInterrupts {

@@ -70,6 +70,7 @@ fn declared_answers_are_the_real_ones() {
         ("vm.nmi", &[204]),
         ("vm.power-button", &[204]),
         ("vm.counters", &[200]),
+        ("vm.events", &[200]),
         ("vm.interrupts", &[200]),
         ("vm.test-interrupt", &[204]),
     ] {

@@ -90,7 +90,7 @@ fn scene() -> Option<Scene> {
     let kernel = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(kernel.path(), elf(&GUEST)).unwrap();
     let filters = Arc::new(Filters::new(Mode::False).unwrap());
-    let mut vmm = Vmm::new(filters, Monitor::none()).unwrap();
+    let mut vmm = Vmm::new(filters, Monitor::default()).unwrap();
     let payload = PayloadConfig { kernel: Some(kernel.path().to_owned()), ..Default::default() };
     let config = VmConfig {
         payload: Some(payload),

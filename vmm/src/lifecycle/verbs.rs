@@ -18,6 +18,8 @@ pub(crate) enum Verb {
     Info,
     /// `vm.counters`.
     Counters,
+    /// `vm.events`.
+    Events,
     /// `vm.add-device`.
     AddDevice,
     /// `vm.remove-device`.
@@ -133,6 +135,7 @@ impl Verb {
             Request::Boot => Self::Boot,
             Request::Info => Self::Info,
             Request::Counters => Self::Counters,
+            Request::Events(_) => Self::Events,
             Request::AddDevice(_) => Self::AddDevice,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
@@ -158,7 +161,7 @@ impl Verb {
         const JOIN: Cell = Cell::Does(Effect::Join);
         match self {
             //                                        None Created Starting Running Pausing Paused Rebooting Stopping Shutdown
-            Self::Ping                            => [YES, YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
+            Self::Ping | Self::Events             => [YES, YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
             Self::VmmShutdown                     => [YES, YES,    STOP,    YES,    STOP,   YES,   STOP,     JOIN,    YES],
             Self::Create                          => [YES, Taken,  Taken,   Taken,  Taken,  Taken, Taken,    No,      Taken],
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
@@ -184,6 +187,7 @@ impl Verb {
             Self::Boot => "cannot boot the VM",
             Self::Info => "cannot show the VM",
             Self::Counters => "cannot count",
+            Self::Events => "cannot show events",
             Self::AddDevice | Self::CheckDevice => "cannot add the device",
             Self::RemoveDevice => "cannot remove the device",
             Self::Interrupts => "cannot show interrupts",
@@ -251,6 +255,7 @@ impl Refusal {
 pub(super) mod tests {
     use api::route::ROUTES;
     use api::schema::device::{AddDevice, RemoveDevice};
+    use api::schema::events::Follow;
     use api::schema::interrupts::TestInterrupt;
     use yaml_rust2::YamlLoader;
 
@@ -281,6 +286,7 @@ pub(super) mod tests {
             Request::Boot,
             Request::Info,
             Request::Counters,
+            Request::Events(Follow::default()),
             Request::AddDevice(device.clone()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),

@@ -120,7 +120,7 @@ fn reader_that_is_slow_gets_whole_events_and_the_number_of_the_others() {
     let read = std::thread::Builder::new().name("reader".to_owned()).spawn(read).unwrap();
 
     // There is room again some time; the last ones go through then.
-    let outlet = monitor.0.as_ref().unwrap();
+    let outlet = monitor.outlet.as_ref().unwrap();
     while outlet.dropped.load(Ordering::Relaxed) > 0 {
         monitor.tell(Notice::Ending);
         std::thread::yield_now();

@@ -14,6 +14,7 @@ use super::show::Show;
 use crate::request::Request;
 use crate::route::{self, Wire};
 use crate::schema::device::RemoveDevice;
+use crate::schema::events::Follow;
 use crate::schema::interrupts::TestInterrupt;
 
 /// Controls a running hotbay over its API socket
@@ -78,6 +79,15 @@ pub(super) enum Ours {
     },
     /// Stop the VM and forget it
     Delete,
+    /// What has happened to the VM
+    Events {
+        /// Only after the event with this number
+        #[arg(long, value_name = "N")]
+        since: Option<u64>,
+        /// If there is none, wait for one, at most this many milliseconds
+        #[arg(long, value_name = "N")]
+        wait_ms: Option<u64>,
+    },
     /// Configuration, state and devices of the VM
     Info,
     /// Where interrupts are between host and guest
@@ -126,6 +136,7 @@ impl Ours {
     pub(super) fn show(&self) -> Show {
         match self {
             Self::Interrupts { .. } => Show::Interrupts,
+            Self::Events { .. } => Show::Events,
             Self::Info => Show::Info,
             Self::Counters => Show::Counters,
             Self::Ping => Show::Ping,
@@ -159,6 +170,7 @@ impl Ours {
             Self::Counters => Request::Counters,
             Self::Create { path } => return configuration(&path).map(Wire::create),
             Self::Delete => Request::Delete,
+            Self::Events { since, wait_ms } => Request::Events(Follow { since, wait_ms }),
             Self::Info => Request::Info,
             Self::Interrupts { id } => Request::Interrupts(id),
             Self::Nmi => Request::Nmi,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::interrupts;
 use super::super::table::{Align, NONE, aligned};
 use crate::schema::device::PciDeviceInfo;
+use crate::schema::events::{Event, Events};
 use crate::schema::info::{Counters, DeviceNode, VmInfo, VmmPing};
 
 /// How an answer is printed.
@@ -21,6 +22,8 @@ pub(super) enum Show {
     Info,
     /// A table.
     Counters,
+    /// A table.
+    Events,
     /// Where a device is now, in one line.
     Added,
     /// Tables, one a device.
@@ -36,6 +39,7 @@ impl Show {
             Self::Ping => read(body).map(|seen| ping(&seen)),
             Self::Info => read(body).map(|seen| info(&seen)),
             Self::Counters => read(body).map(|seen| counters(&seen)),
+            Self::Events => read(body).map(|seen| events(&seen)),
             Self::Added => read(body).map(|PciDeviceInfo { id, bdf }| format!("{id} is at {bdf}")),
             Self::Interrupts => read(body).map(|seen| interrupts::table(&seen)),
         };
@@ -140,6 +144,30 @@ fn counters(counters: &Counters) -> String {
     aligned(headings, &rows)
 }
 
+fn events(Events { events, last, lost }: &Events) -> String {
+    let row = |event: &Event| {
+        let more = event.properties.iter().flatten();
+        let more: Vec<_> = more.map(|(name, value)| format!("{name}={value}")).collect();
+        let name = format!("{}/{}", event.source, event.event);
+        let time = format!("{:.3}", event.timestamp.as_secs_f64());
+        [event.number.to_string(), time, name, more.join(" ")]
+    };
+    let headings = [
+        ("NUMBER", Align::Right),
+        ("SECONDS", Align::Right),
+        ("EVENT", Align::Left),
+        ("MORE", Align::Left),
+    ];
+    let missing = match lost {
+        0 => String::new(),
+        lost => format!("{lost} events before these are not kept any more.\n"),
+    };
+    match events.as_slice() {
+        [] => format!("{missing}There is none after {last}."),
+        events => missing + &aligned(headings, &events.iter().map(row).collect::<Vec<_>>()),
+    }
+}
+
 fn text(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| NONE.to_owned())
 }
@@ -215,6 +243,21 @@ serial port  Null
         .concat();
         assert_eq!(Show::Counters.text(body), expected);
         assert_eq!(Show::Counters.text("{}"), "Nothing is counted.");
+    }
+
+    #[test]
+    fn events_are_a_table_that_says_what_is_missing() {
+        let body = r#"{"events":[{"number":9,"timestamp":{"secs":2,"nanos":7000000},"source":"vm",
+            "event":"device-added","properties":{"bdf":"0000:00:01.0","id":"nic0"}}],"last":9,"lost":3}"#;
+
+        let expected = [
+            "3 events before these are not kept any more.\n",
+            "  NUMBER  SECONDS  EVENT            MORE\n",
+            "       9    2.007  vm/device-added  bdf=0000:00:01.0 id=nic0\n",
+        ];
+        assert_eq!(Show::Events.text(body), expected.concat());
+        let none = r#"{"events":[],"last":9,"lost":0}"#;
+        assert_eq!(Show::Events.text(none), "There is none after 9.");
     }
 
     #[test]

@@ -28,8 +28,14 @@ pub struct Answer {
     pub body: Option<String>,
 }
 
-/// Sends a request (`PUT vm.boot`) on a connection of its own, as ch-remote does.
+/// Sends a request (`PUT vm.boot`) on a connection of its own, as ch-remote does, and reads
+/// the answer.
 pub fn ask(socket: &Path, request: &str, body: Option<&str>, manner: Manner) -> Answer {
+    read(&mut send(socket, request, body, manner))
+}
+
+/// Sends it only.
+pub fn send(socket: &Path, request: &str, body: Option<&str>, manner: Manner) -> UnixStream {
     let (method, verb) = request.split_once(' ').unwrap();
     let mut pieces =
         vec![format!("{method} /api/v1/{verb} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n")];
@@ -48,7 +54,7 @@ pub fn ask(socket: &Path, request: &str, body: Option<&str>, manner: Manner) -> 
             }
         }
     }
-    read(&mut stream)
+    stream
 }
 
 /// Waits until the server has taken all that was written: the next piece comes alone.
@@ -70,7 +76,7 @@ fn await_taken(stream: &UnixStream) {
 
 /// Reads 256 bytes at a time, each of which must be text, until the headers end or the
 /// body is as long as they say.
-fn read(stream: &mut UnixStream) -> Answer {
+pub fn read(stream: &mut UnixStream) -> Answer {
     let mut text = String::new();
     loop {
         let mut piece = [0; 256];

@@ -3,20 +3,10 @@
 //! which ch-remote writes them. What comes back is read as strictly as ch-remote reads it,
 //! and must be declared in the OpenAPI file.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail like the test")]
-#![expect(unreachable_pub, reason = "the helpers are this test's own")]
-
-#[expect(dead_code, reason = "answers are checked here, bodies by the api crate")]
-#[path = "../../../api/tests/openapi/contract.rs"]
-mod contract;
-mod program;
-mod session;
-mod wire;
-
-use contract::Contract;
-use program::{Program, has_hypervisor, kernel};
-use session::{SESSION, SUBCOMMANDS, Says, Step};
-use wire::{Answer, Manner, ask};
+use crate::contract::Contract;
+use crate::program::{Program, has_hypervisor, kernel};
+use crate::session::{SESSION, SUBCOMMANDS, Says, Step};
+use crate::wire::{Answer, Manner, ask};
 
 /// Plays the whole session against a program of its own.
 fn play(manner: Manner) {

@@ -1,0 +1,215 @@
+//! Events for clients who ask (`vm.events`): the latest are kept, and who has seen them
+//! all is answered when there is another. Nobody waits here: a [`Reply`] is kept.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::mailbox::Reply;
+use api::request::{Fault, Response, Status, code};
+use api::schema::events::{Event, Events, Follow};
+
+use super::Notice;
+
+/// Events that are kept.
+pub(super) const ROOM: usize = 1024;
+/// Clients that may wait at the same time.
+pub(super) const WAITING: usize = 1024;
+
+/// The latest events, and who waits for the next.
+#[derive(Debug, Default)]
+pub(super) struct Feed(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Oldest first; their numbers have no gaps.
+    kept: VecDeque<Event>,
+    /// Number of the last event there was; 0 before the first.
+    last: u64,
+    /// Who has seen all of them, and until when they wait.
+    waiting: Vec<(Instant, Reply)>,
+    /// Nobody is to wait any more.
+    ended: bool,
+}
+
+impl Feed {
+    /// Adds an event, and tells those who wait for it.
+    pub(super) fn add(&self, notice: Notice<'_>, timestamp: Duration) {
+        let (source, event, properties) = notice.parts();
+        let properties: BTreeMap<String, String> =
+            properties.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let properties = Some(properties).filter(|properties| !properties.is_empty());
+        let (source, event) = (source.to_owned(), event.to_owned());
+        let mut state = self.state();
+        let seen = state.last;
+        state.last += 1;
+        let number = state.last;
+        state.kept.push_back(Event { number, timestamp, source, event, properties });
+        if state.kept.len() > ROOM {
+            state.kept.pop_front();
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        if waiting.is_empty() {
+            return;
+        }
+        let events = state.after(seen);
+        drop(state);
+        for (_, reply) in waiting {
+            reply.send(Ok(Response::Events(events.clone())));
+        }
+    }
+
+    /// Answers with the events that a client has not seen: at once if there are some, or
+    /// else when there is one or its patience ends.
+    pub(super) fn follow(&self, Follow { since, wait_ms }: Follow, reply: Reply) {
+        let now = Instant::now();
+        let until = now.checked_add(Duration::from_millis(wait_ms.unwrap_or(0))).unwrap_or(now);
+        let mut state = self.state();
+        let since = since.unwrap_or(0);
+        // A number that is still to come is of another hotbay's life.
+        let answer = if since != state.last || until <= now || state.ended {
+            Ok(Response::Events(state.after(since)))
+        } else if state.waiting.len() >= WAITING {
+            Err(busy())
+        } else {
+            return state.waiting.push((until, reply));
+        };
+        drop(state);
+        reply.send(answer);
+    }
+
+    /// Answers those whose patience has ended; how long the others' lasts at least.
+    pub(super) fn expire(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let (over, waiting): (Vec<_>, _) =
+            std::mem::take(&mut state.waiting).into_iter().partition(|(until, _)| *until <= now);
+        state.waiting = waiting;
+        let next = state.waiting.iter().map(|(until, _)| until.duration_since(now)).min();
+        let none = state.after(state.last);
+        drop(state);
+        over.into_iter().for_each(|(_, reply)| reply.send(Ok(Response::Events(none.clone()))));
+        next
+    }
+
+    /// Lets nobody wait any more.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        let none = state.after(state.last);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(|(_, reply)| reply.send(Ok(Response::Events(none.clone()))));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What there is after the event with number `since`.
+    fn after(&self, since: u64) -> Events {
+        let first = self.kept.front().map_or(self.last + 1, |event| event.number);
+        let events = self.kept.iter().filter(|event| event.number > since).cloned().collect();
+        Events { events, last: self.last, lost: first.saturating_sub(since.saturating_add(1)) }
+    }
+}
+
+fn busy() -> Fault {
+    let sentence = format_args!("{WAITING} clients wait for events already; try again later");
+    Fault::plain(Status::Busy, code::API_BUSY, sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Receiver;
+
+    use api::request::Answer;
+
+    use super::*;
+
+    const NOW: Option<u64> = None;
+    const LONG: Option<u64> = Some(600_000);
+
+    fn feed(count: usize) -> Feed {
+        let feed = Feed::default();
+        (0..count).for_each(|_| feed.add(Notice::Paused, Duration::ZERO));
+        feed
+    }
+
+    fn ask(feed: &Feed, since: u64, wait_ms: Option<u64>) -> Receiver<Answer> {
+        let (reply, answer) = Reply::channel();
+        feed.follow(Follow { since: Some(since), wait_ms }, reply);
+        answer
+    }
+
+    /// Numbers of the events in an answer that is there, `last` and `lost`.
+    fn told(answer: &Receiver<Answer>) -> Option<(Vec<u64>, u64, u64)> {
+        match answer.try_recv().ok()? {
+            Ok(Response::Events(Events { events, last, lost })) => {
+                Some((events.iter().map(|event| event.number).collect(), last, lost))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn events_are_numbered_and_told_after_the_one_that_is_known() {
+        let feed = feed(3);
+
+        assert_eq!(told(&ask(&feed, 0, LONG)), Some((vec![1, 2, 3], 3, 0)));
+        assert_eq!(told(&ask(&feed, 2, LONG)), Some((vec![3], 3, 0)));
+        assert_eq!(told(&ask(&feed, 3, NOW)), Some((vec![], 3, 0)));
+    }
+
+    #[test]
+    fn who_knows_all_is_told_of_the_next() {
+        let feed = feed(1);
+        let (first, second) = (ask(&feed, 1, LONG), ask(&feed, 1, LONG));
+        assert_eq!((told(&first), told(&second)), (None, None));
+
+        feed.add(Notice::Device("nic0", super::super::DeviceNotice::Removing), Duration::ZERO);
+
+        let Ok(Ok(Response::Events(events))) = first.try_recv() else { panic!() };
+        assert_eq!(events.events[0].event, "device-removing");
+        assert_eq!(events.events[0].properties.as_ref().unwrap()["id"], "nic0");
+        assert_eq!(told(&second), Some((vec![2], 2, 0)));
+    }
+
+    #[test]
+    fn patience_ends_with_no_event() {
+        let feed = feed(1);
+        assert_eq!(feed.expire(), None);
+        let (short, long) = (ask(&feed, 1, Some(1)), ask(&feed, 1, LONG));
+
+        while feed.expire().is_some_and(|next| next < Duration::from_secs(100)) {
+            std::thread::yield_now();
+        }
+
+        assert_eq!((told(&short), told(&long)), (Some((vec![], 1, 0)), None));
+    }
+
+    #[test]
+    fn what_is_not_kept_any_more_is_counted() {
+        let feed = feed(ROOM + 10);
+
+        let (events, last, lost) = told(&ask(&feed, 4, NOW)).unwrap();
+
+        assert_eq!((events.len(), events[0], last, lost), (ROOM, 11, ROOM as u64 + 10, 6));
+        assert_eq!(told(&ask(&feed, u64::MAX, LONG)), Some((vec![], last, 0)));
+    }
+
+    #[test]
+    fn nobody_waits_at_the_end_and_not_everybody_before() {
+        let feed = feed(1);
+        let waiting: Vec<_> = (0..WAITING).map(|_| ask(&feed, 1, LONG)).collect();
+        let fault = ask(&feed, 1, LONG).try_recv().unwrap().unwrap_err();
+        assert_eq!((fault.status, fault.code), (Status::Busy, code::API_BUSY));
+
+        feed.end();
+
+        assert!(waiting.iter().all(|answer| told(answer) == Some((vec![], 1, 0))));
+        assert_eq!(told(&ask(&feed, 1, LONG)), Some((vec![], 1, 0)));
+    }
+}

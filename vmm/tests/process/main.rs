@@ -10,5 +10,6 @@ mod ch_remote;
 mod contract;
 mod events;
 mod program;
+mod properties;
 mod session;
 mod wire;

@@ -20,10 +20,8 @@ pub struct Absent {
 impl Absent {
     /// The refusal.
     pub(super) fn fault(&self) -> Fault {
-        let asked = format_args!("hotbay does not offer {}", self.verb);
-        let mut fault = Fault::plain(Status::NotImplemented, code::API_NOT_IMPLEMENTED, asked);
-        fault.chain.push(self.instead.to_owned());
-        fault
+        let sentence = format_args!("hotbay does not offer {}; {}", self.verb, self.instead);
+        Fault::plain(Status::NotImplemented, code::API_NOT_IMPLEMENTED, sentence)
     }
 }
 

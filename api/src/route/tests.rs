@@ -61,8 +61,8 @@ fn verbs_of_cloud_hypervisor_that_are_missing_say_so() {
     let fault = refused(Method::Put, "/api/v1/vm.snapshot", "");
 
     assert_eq!(fault.status, Status::NotImplemented);
-    assert_eq!(fault.chain[0], "hotbay does not offer vm.snapshot");
-    assert!(fault.chain[1].contains("vm.pause"), "{fault}");
+    let [sentence] = &fault.chain[..] else { panic!("{fault}") };
+    assert!(sentence.starts_with("hotbay does not offer vm.snapshot; a guest"), "{fault}");
 }
 
 /// Cloud Hypervisor's endpoints (v53): what its own server routes.
@@ -111,8 +111,8 @@ fn every_endpoint_of_cloud_hypervisor_is_there_or_says_what_is_instead() {
         assert_eq!(refused(other, &path, "").status, Status::MethodNotAllowed, "{verb}");
         if find(&path).is_none() {
             let fault = refused(method, &path, r#"{"what": "ever"}"#);
-            let expected = (Status::NotImplemented, code::API_NOT_IMPLEMENTED, 2);
-            assert_eq!((fault.status, fault.code, fault.chain.len()), expected, "{verb}");
+            let expected = (Status::NotImplemented, code::API_NOT_IMPLEMENTED);
+            assert_eq!((fault.status, fault.code), expected, "{verb}");
         }
     }
 }

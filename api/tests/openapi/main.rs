@@ -141,6 +141,10 @@ fn guide_lists_every_code_and_verb() {
     for absent in ABSENT {
         let row = format!("| `{}` | {} |", absent.verb, absent.instead);
         assert!(guide.contains(&row), "docs/api.md lacks this row: {row}");
+        let method = absent.method.to_str().to_lowercase();
+        let path = &contract()["paths"][format!("/{}", absent.verb).as_str()];
+        let about = path[method.as_str()]["description"].as_str().unwrap();
+        assert!(about.ends_with(&format!(" Instead: {}.", absent.instead)), "{about}");
     }
 }
 

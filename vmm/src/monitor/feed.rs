@@ -6,14 +6,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::mailbox::Reply;
-use api::request::{Fault, Response, Status, code};
+use api::request::Response;
 use api::schema::events::{Event, Events, Follow};
 
 use super::Notice;
 
 /// Events that are kept.
 pub(super) const ROOM: usize = 1024;
-/// Clients that may wait at the same time.
+/// Clients that may wait at the same time; one more, and the oldest is answered. It may have
+/// hung up, which nobody tells us.
 pub(super) const WAITING: usize = 1024;
 
 /// The latest events, and who waits for the next.
@@ -27,7 +28,7 @@ struct State {
     /// Number of the last event there was; 0 before the first.
     last: u64,
     /// Who has seen all of them, and until when they wait.
-    waiting: Vec<(Instant, Reply)>,
+    waiting: VecDeque<(Instant, Reply)>,
     /// Nobody is to wait any more.
     ended: bool,
 }
@@ -66,23 +67,27 @@ impl Feed {
         let until = now.checked_add(Duration::from_millis(wait_ms.unwrap_or(0))).unwrap_or(now);
         let mut state = self.state();
         let since = since.unwrap_or(0);
+        let events = state.after(since);
         // A number that is still to come is of another hotbay's life.
-        let answer = if since != state.last || until <= now || state.ended {
-            Ok(Response::Events(state.after(since)))
-        } else if state.waiting.len() >= WAITING {
-            Err(busy())
+        let first = if since != state.last || until <= now || state.ended {
+            Some(reply)
         } else {
-            return state.waiting.push((until, reply));
+            state.waiting.push_back((until, reply));
+            let full = state.waiting.len() > WAITING;
+            full.then(|| state.waiting.pop_front()).flatten().map(|(_, reply)| reply)
         };
         drop(state);
-        reply.send(answer);
+        first.into_iter().for_each(|reply| reply.send(Ok(Response::Events(events.clone()))));
     }
 
     /// Answers those whose patience has ended; how long the others' lasts at least.
     pub(super) fn expire(&self) -> Option<Duration> {
-        let now = Instant::now();
         let mut state = self.state();
-        let (over, waiting): (Vec<_>, _) =
+        if state.waiting.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let (over, waiting): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut state.waiting).into_iter().partition(|(until, _)| *until <= now);
         state.waiting = waiting;
         let next = state.waiting.iter().map(|(until, _)| until.duration_since(now)).min();
@@ -114,11 +119,6 @@ impl State {
         let events = self.kept.iter().filter(|event| event.number > since).cloned().collect();
         Events { events, last: self.last, lost: first.saturating_sub(since.saturating_add(1)) }
     }
-}
-
-fn busy() -> Fault {
-    let sentence = format_args!("{WAITING} clients wait for events already; try again later");
-    Fault::plain(Status::Busy, code::API_BUSY, sentence)
 }
 
 #[cfg(test)]
@@ -201,15 +201,22 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_at_the_end_and_not_everybody_before() {
+    fn oldest_makes_room_when_too_many_wait() {
         let feed = feed(1);
-        let waiting: Vec<_> = (0..WAITING).map(|_| ask(&feed, 1, LONG)).collect();
-        let fault = ask(&feed, 1, LONG).try_recv().unwrap().unwrap_err();
-        assert_eq!((fault.status, fault.code), (Status::Busy, code::API_BUSY));
+        let waiting: Vec<_> = (0..=WAITING).map(|_| ask(&feed, 1, LONG)).collect();
+
+        assert_eq!(told(&waiting[0]), Some((vec![], 1, 0)));
+        assert!(waiting[1..].iter().all(|answer| told(answer).is_none()));
+    }
+
+    #[test]
+    fn nobody_waits_at_the_end() {
+        let feed = feed(1);
+        let waiting = ask(&feed, 1, LONG);
 
         feed.end();
 
-        assert!(waiting.iter().all(|answer| told(answer) == Some((vec![], 1, 0))));
+        assert_eq!(told(&waiting), Some((vec![], 1, 0)));
         assert_eq!(told(&ask(&feed, 1, LONG)), Some((vec![], 1, 0)));
     }
 }

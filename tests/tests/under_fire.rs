@@ -31,12 +31,18 @@ const CAUSE_SET: u64 = 0x1520;
 /// message, unmask. Fires it, awaiting each interrupt, until one arrives where it was sent: the first is
 /// counted before the kernel writes the message, and while it still cleans up after the last turn it puts the
 /// write off to a later interrupt (`irq_move_masked_irq`, EBUSY).
+///
+/// Runs on the processor that the vector leaves: a count seen there is of a handler that has ended. An interrupt that came
+/// to the other processor while a handler still ran would have it run again and count nothing (`handle_edge_irq`,
+/// `IRQS_PENDING`).
 const TURNING: &str = r#"turning() {
   irq=$1 cause=$2 turn=0
+  read -r self _ </proc/self/stat
   counts=/sys/kernel/irq/$irq/per_cpu_count
   IFS=, read -r seen0 seen1 <$counts
   while :; do
     to=$((turn % 2)) fired=0
+    taskset -p $((2 - to)) $self >/dev/null
     from0=$seen0 from1=$seen1
     read -r from _ </proc/uptime
     echo $((to + 1)) >/proc/irq/$irq/smp_affinity

@@ -1,5 +1,10 @@
 //! What answers a guest's access to a range of addresses.
 
+use std::io;
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
 /// Something that a guest reads and writes at offsets: a register block, a
 /// BAR, a configuration window.
 ///
@@ -14,3 +19,16 @@ pub trait Access: Send + Sync {
     /// Stores `data` at `offset` (bytes from the start of the range).
     fn write(&self, offset: u64, data: &[u8]);
 }
+
+/// Lets a guest's write ring an eventfd, with no thread of the machine's taking part.
+pub trait Doorbells: Send + Sync {
+    /// Every write of any size to guest-physical `address` writes `bell`, until the
+    /// doorbell is dropped, and does not reach whoever else answers there.
+    ///
+    /// # Errors
+    /// The host has no more of them; writes reach who answers there.
+    fn place(&self, address: u64, bell: &Arc<EventFd>) -> io::Result<Box<dyn Doorbell>>;
+}
+
+/// Made by [`Doorbells::place`]; dropping it takes it away.
+pub trait Doorbell: Send {}

@@ -12,3 +12,4 @@ pub mod pci;
 pub mod platform;
 pub mod space;
 pub mod vfio;
+pub mod virtio;

@@ -1,0 +1,66 @@
+//! Paravirtual devices (virtio 1.2) behind a PCI transport (section 4.1).
+//!
+//! ```text
+//! vCPU      PciFunction: configuration space, one BAR
+//!             Transport: Registers (pure), Interrupts (MSI-X), a Desk for each queue
+//!                             | orders and the queue's bell (an eventfd)
+//!                             v
+//! worker    Worker: pops chains, has the Device serve them, signals
+//! ```
+//! A [`Device`] knows requests and nothing of PCI; the transport knows queues and
+//! nothing of requests. No vCPU does I/O or waits for it: a notification is an
+//! eventfd, and a reset that I/O keeps waiting is shown to the driver as under way
+//! (2.4.1: it reads the status until that is 0).
+
+pub mod chain;
+mod desk;
+pub mod function;
+mod interrupts;
+mod layout;
+mod registers;
+#[cfg(test)]
+mod testing;
+mod transport;
+mod worker;
+
+pub use worker::Worker;
+
+use chain::Buffers;
+
+/// RAM as queues and requests reach it.
+pub type Memory = vm_memory::GuestMemoryMmap<()>;
+
+/// Most queues of a device: each has a vector, and one more tells of configuration.
+pub const MOST_QUEUES: u16 = 64;
+
+/// One kind of device: what its driver finds, and what becomes of a request.
+pub trait Device: Send + Sync {
+    /// What a driver knows it by.
+    fn identity(&self) -> Identity;
+
+    /// Its own feature bits (2.2); the transport adds those of queues.
+    fn features(&self) -> u64;
+
+    /// Most entries of each queue, powers of two; 1 to [`MOST_QUEUES`] queues.
+    fn queues(&self) -> &[u16];
+
+    /// Its configuration (2.5), little-endian; what lies past its end reads as zeros.
+    fn configuration(&self) -> &[u8];
+
+    /// Does one request, on the worker of its queue, and returns how many bytes of
+    /// the writable buffers have been filled. `features` are those negotiated.
+    /// Whatever is in the buffers, or wrong with them, is the driver's doing.
+    fn serve(&self, features: u64, request: &Buffers<'_>) -> u32;
+
+    /// What it has done so far, by name.
+    fn counters(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// How a device appears on the bus (4.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Device type (section 5).
+    pub kind: u16,
+    /// PCI class, subclass and programming interface, as in 0x018000.
+    pub class: u32,
+}

@@ -1,0 +1,212 @@
+//! Where a queue's worker gets its orders: from vCPUs that bring the device up and
+//! reset it, and from whoever takes it away.
+//!
+//! One eventfd wakes the worker for both, orders and notifications.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+
+/// A queue to serve, checked, and the features that go with it.
+pub(super) struct Ready {
+    pub(super) queue: Queue,
+    pub(super) features: u64,
+}
+
+/// What a worker is to do.
+pub(super) enum Order {
+    /// Serve this queue from now on.
+    Serve(Ready),
+    /// Let go of it.
+    Stop,
+    /// Return.
+    End,
+}
+
+/// The desk of one queue.
+pub(super) struct Desk {
+    bell: Arc<EventFd>,
+    orders: Mutex<Orders>,
+    quiet: Condvar,
+    /// An order waits that ends what the worker does.
+    urgent: AtomicBool,
+}
+
+#[derive(Default)]
+struct Orders {
+    next: Option<Order>,
+    /// The worker has a queue, or will have it.
+    busy: bool,
+    /// There is no worker any more.
+    ended: bool,
+}
+
+impl Desk {
+    /// Nothing to do.
+    ///
+    /// # Errors
+    /// The host has no descriptor.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            // Reads block: the worker waits for nothing else.
+            bell: Arc::new(EventFd::new(EFD_CLOEXEC)?),
+            orders: Mutex::default(),
+            quiet: Condvar::new(),
+            urgent: AtomicBool::new(false),
+        })
+    }
+
+    /// Written when there is something in the queue.
+    pub(super) fn bell(&self) -> &Arc<EventFd> {
+        &self.bell
+    }
+
+    /// Wakes the worker.
+    pub(super) fn ring(&self) {
+        // It fails only at 2^64 - 1 events that nobody has taken.
+        let _ = self.bell.write(1);
+    }
+
+    /// Has the worker serve a queue.
+    pub(super) fn serve(&self, ready: Ready) {
+        let mut orders = self.lock();
+        if orders.ended || matches!(orders.next, Some(Order::End)) {
+            return;
+        }
+        orders.next = Some(Order::Serve(ready));
+        orders.busy = true;
+        self.ring();
+    }
+
+    /// Has the worker let go of its queue, after the request that it is doing.
+    pub(super) fn stop(&self) {
+        let mut orders = self.lock();
+        match orders.next {
+            // It has not begun.
+            Some(Order::Serve(_)) => {
+                orders.next = None;
+                orders.busy = false;
+            }
+            None if orders.busy => {
+                orders.next = Some(Order::Stop);
+                self.urgent.store(true, Ordering::SeqCst);
+            }
+            Some(Order::Stop | Order::End) | None => {}
+        }
+        self.ring();
+    }
+
+    /// Has the worker return, after the request that it is doing.
+    pub(super) fn end(&self) {
+        self.lock().next = Some(Order::End);
+        self.urgent.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// Whether the worker has no queue.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.lock().busy
+    }
+
+    /// Waits until the worker has no queue, as long as its request takes.
+    pub(super) fn wait_until_quiet(&self) {
+        let orders = self.lock();
+        let waited = self.quiet.wait_while(orders, |orders| orders.busy);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The worker waits for orders or notifications.
+    ///
+    /// # Errors
+    /// It cannot: the descriptor is not what it was.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        loop {
+            match self.bell.read() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+    }
+
+    /// The worker takes its order.
+    pub(super) fn take(&self) -> Option<Order> {
+        let mut orders = self.lock();
+        self.urgent.store(false, Ordering::SeqCst);
+        orders.next.take()
+    }
+
+    /// Whether the worker should look for an order before its next request.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::SeqCst)
+    }
+
+    /// The worker has let go of its queue.
+    pub(super) fn let_go(&self) {
+        self.lock().busy = false;
+        self.quiet.notify_all();
+    }
+
+    /// The worker has returned: nobody need wait for it.
+    pub(super) fn ended(&self) {
+        self.lock().ended = true;
+        self.let_go();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtio_queue::QueueT;
+
+    fn ready() -> Ready {
+        Ready { queue: Queue::new(16).unwrap(), features: 0 }
+    }
+
+    #[test]
+    fn queue_that_was_not_begun_is_stopped_at_once() {
+        let desk = Desk::new().unwrap();
+        desk.serve(ready());
+        assert!(!desk.is_quiet());
+
+        desk.stop();
+
+        assert!(desk.is_quiet());
+        assert!(desk.take().is_none());
+    }
+
+    #[test]
+    fn queue_in_the_workers_hands_is_quiet_when_it_lets_go() {
+        let desk = Desk::new().unwrap();
+        desk.serve(ready());
+        assert!(matches!(desk.take(), Some(Order::Serve(_))));
+
+        desk.stop();
+
+        assert!(desk.is_urgent() && !desk.is_quiet());
+        assert!(matches!(desk.take(), Some(Order::Stop)));
+        desk.let_go();
+        assert!(desk.is_quiet() && !desk.is_urgent());
+        desk.wait_until_quiet();
+    }
+
+    #[test]
+    fn end_goes_before_everything_and_nothing_begins_after_it() {
+        let desk = Desk::new().unwrap();
+        desk.serve(ready());
+        desk.end();
+        desk.serve(ready());
+        desk.stop();
+
+        assert!(matches!(desk.take(), Some(Order::End)));
+        desk.ended();
+        desk.serve(ready());
+        assert!(desk.is_quiet());
+    }
+}

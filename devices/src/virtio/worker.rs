@@ -1,0 +1,99 @@
+//! A queue's worker: a value, run on a thread that the machine starts for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use virtio_queue::{Error, QueueOwnedT, QueueT};
+
+use crate::virtio::chain::Buffers;
+use crate::virtio::desk::{Desk, Order, Ready};
+use crate::virtio::interrupts::{Interrupts, Source};
+use crate::virtio::{Device, Memory};
+
+/// What workers report: things that should not happen.
+#[derive(Default)]
+pub(super) struct Trouble {
+    /// A ring makes no sense: nothing is served until the driver resets (2.1.2).
+    pub(super) broken: AtomicBool,
+    /// Chains that break a rule, and were given back unserved.
+    pub(super) malformed: AtomicU64,
+}
+
+/// Serves one queue, whenever it is told to, until the device goes.
+pub struct Worker {
+    pub(super) device: Arc<dyn Device>,
+    pub(super) index: usize,
+    pub(super) desk: Arc<Desk>,
+    pub(super) interrupts: Arc<Interrupts>,
+    pub(super) trouble: Arc<Trouble>,
+    pub(super) memory: Memory,
+}
+
+impl Worker {
+    /// Number of its queue.
+    pub fn queue(&self) -> usize {
+        self.index
+    }
+
+    /// Returns when the device goes.
+    pub fn run(self) {
+        let mut active = None;
+        loop {
+            if let Err(error) = self.desk.wait() {
+                return log::error!("virtio: queue {} is not served: {error}", self.index);
+            }
+            match self.desk.take() {
+                Some(Order::End) => return,
+                Some(Order::Stop) => {
+                    active = None;
+                    self.desk.let_go();
+                }
+                Some(Order::Serve(ready)) => active = Some(ready),
+                None => {}
+            }
+            let Some(ready) = &mut active else { continue };
+            if let Err(error) = self.serve(ready) {
+                log::warn!("virtio: queue {} makes no sense: {error}", self.index);
+                active = None;
+                self.trouble.broken.store(true, Ordering::SeqCst);
+                self.interrupts.signal(Source::Configuration);
+            }
+        }
+    }
+
+    /// Serves what there is, and notifications are on again; or an order has come.
+    fn serve(&self, Ready { queue, features }: &mut Ready) -> Result<(), Error> {
+        let memory = &self.memory;
+        loop {
+            queue.disable_notification(memory)?;
+            while !self.desk.is_urgent() {
+                let Some(chain) = queue.iter(memory)?.next() else { break };
+                let head = chain.head_index();
+                if head >= queue.size() {
+                    return Err(Error::InvalidDescriptorIndex);
+                }
+                let filled = match Buffers::collect(memory, chain, queue.size()) {
+                    Ok(request) => self.device.serve(*features, &request),
+                    Err(error) => {
+                        self.trouble.malformed.fetch_add(1, Ordering::Relaxed);
+                        log::debug!("virtio: queue {}: {error}", self.index);
+                        0
+                    }
+                };
+                queue.add_used(memory, head, filled)?;
+                if queue.needs_notification(memory)? {
+                    self.interrupts.signal(Source::Queue(self.index));
+                }
+            }
+            if self.desk.is_urgent() || !queue.enable_notification(memory)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.desk.ended();
+    }
+}

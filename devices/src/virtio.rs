@@ -12,6 +12,7 @@
 //! eventfd, and a reset that I/O keeps waiting is shown to the driver as under way
 //! (2.4.1: it reads the status until that is 0).
 
+pub mod block;
 pub mod chain;
 mod desk;
 pub mod function;

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt::{self, Display};
 
 use crate::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
+use crate::schema::disk::DiskConfig;
 use crate::schema::events::{Events, Follow};
 use crate::schema::info::{Counters, VmInfo, VmmPing};
 use crate::schema::interrupts::{Interrupts, TestInterrupt};
@@ -29,6 +30,8 @@ pub enum Request {
     Info,
     /// `vm.add-device`: hand a host device to the guest.
     AddDevice(AddDevice),
+    /// `vm.add-disk`: give the guest an image or a block device of the host.
+    AddDisk(DiskConfig),
     /// `vm.check-device`: would that be refused, and why?
     CheckDevice(AddDevice),
     /// `vm.remove-device`: take it back, in agreement with the guest.
@@ -64,7 +67,8 @@ pub enum Response {
     Ping(VmmPing),
     /// To [`Request::Info`].
     Info(Box<VmInfo>),
-    /// To [`Request::AddDevice`] of a running VM: the guest has been told.
+    /// To [`Request::AddDevice`] and [`Request::AddDisk`] of a running VM: the guest has
+    /// been told.
     Added(PciDeviceInfo),
     /// To [`Request::Counters`].
     Counters(Counters),
@@ -72,8 +76,7 @@ pub enum Response {
     Events(Events),
     /// To [`Request::Interrupts`].
     Interrupts(Interrupts),
-    /// Done, and nothing more to say; also the answer to
-    /// [`Request::AddDevice`] before boot.
+    /// Done, and nothing more to say; also the answer to those two before boot.
     Done,
 }
 

@@ -8,6 +8,7 @@
 pub mod console;
 pub mod cpus;
 pub mod device;
+pub mod disk;
 pub mod events;
 pub mod info;
 pub mod interrupts;
@@ -29,6 +30,7 @@ pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
     ("PlatformConfig", platform::KNOWN),
     ("ConsoleConfig", console::KNOWN),
     ("AddDevice", device::ADD_KNOWN),
+    ("DiskConfig", disk::KNOWN),
 ];
 
 #[cfg(test)]

@@ -110,18 +110,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
 
     let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, (reports.events, reports.filters))?;
     let warmth = Arc::new(Warmth::new(ram.memory()));
-    let watch = Arc::new(VfioDevice::new(Arc::clone(&vm)));
-    let routes = Arc::new(Routes::new(Arc::clone(&vm)));
-    let host = Host {
-        iommu: Arc::new(Iommu::new(ram.ranges(), warmth.clone(), watch)),
-        relay: Arc::new(Relay::start(routes, Arc::clone(reports.filters))?),
-        memory_slots,
-        vm: Arc::clone(&vm),
-        notices: Arc::new(Watch::new()?),
-        bell: Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?),
-    };
-    host.notices.add_edges(&*host.bell, Source::Devices)?;
-    reports.watch.add(&*host.notices, Source::Devices)?;
+    let host = host(&vm, (&ram, Arc::clone(&warmth)), memory_slots, reports)?;
     let bay = Bay::new(
         roots,
         host,
@@ -143,6 +132,30 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         payload,
         tables,
     })
+}
+
+/// What devices are built with, and how they make themselves heard.
+fn host(
+    vm: &Arc<VmFd>,
+    (ram, warmth): (&Ram, Arc<Warmth>),
+    memory_slots: slots::Slots,
+    reports: Reports<'_>,
+) -> Result<Host, Error> {
+    let watch = Arc::new(VfioDevice::new(Arc::clone(vm)));
+    let routes = Arc::new(Routes::new(Arc::clone(vm)));
+    let host = Host {
+        iommu: Arc::new(Iommu::new(ram.ranges(), warmth, watch)),
+        relay: Arc::new(Relay::start(routes, Arc::clone(reports.filters))?),
+        memory_slots,
+        vm: Arc::clone(vm),
+        memory: ram.memory().clone(),
+        filters: Arc::clone(reports.filters),
+        notices: Arc::new(Watch::new()?),
+        bell: Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?),
+    };
+    host.notices.add_edges(&*host.bell, Source::Devices)?;
+    reports.watch.add(&*host.notices, Source::Devices)?;
+    Ok(host)
 }
 
 /// Places the devices that are always there.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::AddDevice;
+use api::schema::disk::DiskConfig;
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
@@ -17,9 +18,13 @@ use crate::memory::ram::{Backings, Prefault};
 use crate::sandbox::Grant;
 
 pub mod device;
+pub mod disk;
 pub mod reach;
+pub mod wanted;
 
 use self::device::{DeviceError, DeviceSpec, NoSegment};
+use self::disk::DiskSpec;
+use self::wanted::Wanted;
 
 /// Most vCPUs: their APIC ids are 0 to 254, 255 addresses them all.
 const MOST_VCPUS: u32 = 255;
@@ -39,8 +44,8 @@ pub struct VmSpec {
     pub payload: Option<Payload>,
     /// Where its serial port goes.
     pub serial: SerialSpec,
-    /// Host functions it has from the start.
-    pub devices: Vec<DeviceSpec>,
+    /// Devices it has from the start, disks first.
+    pub devices: Vec<Wanted>,
     /// What stays reachable besides its own paths, if the process is to reach no more.
     pub landlock: Option<Vec<Grant>>,
 }
@@ -125,6 +130,7 @@ impl TryFrom<VmConfig> for VmSpec {
             serial,
             console,
             platform,
+            disks,
             devices,
             landlock_enable,
             landlock_rules,
@@ -143,7 +149,7 @@ impl TryFrom<VmConfig> for VmSpec {
             memory: memory.try_into()?,
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
-            devices: device_specs(devices.unwrap_or_default(), segments)?,
+            devices: wanted(disks.unwrap_or_default(), devices.unwrap_or_default(), segments)?,
             landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
         })
     }
@@ -155,21 +161,28 @@ fn segments(body: &PlatformConfig) -> Result<u8, SpecError> {
     count.ok_or(SpecError::Segments(wanted))
 }
 
-fn device_specs(bodies: Vec<AddDevice>, segments: u8) -> Result<Vec<DeviceSpec>, SpecError> {
-    let mut specs: Vec<DeviceSpec> = Vec::with_capacity(bodies.len());
-    for body in bodies {
-        let spec = DeviceSpec::try_from(body)?;
-        if let Err(error) = spec.fits(segments) {
-            return Err(SpecError::NoSegment(spec.path, error));
+/// Every device, each on a segment that there is and with a name of its own.
+fn wanted(
+    disks: Vec<DiskConfig>,
+    functions: Vec<AddDevice>,
+    segments: u8,
+) -> Result<Vec<Wanted>, SpecError> {
+    let disks = disks.into_iter().map(|body| DiskSpec::try_from(body).map(Wanted::Disk));
+    let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
+    let mut all: Vec<Wanted> = Vec::new();
+    for wanted in disks.chain(functions) {
+        let wanted = wanted?;
+        if let Err(error) = wanted.fits(segments) {
+            return Err(SpecError::NoSegment(wanted.path().to_owned(), error));
         }
-        match &spec.id {
-            Some(id) if specs.iter().any(|other| other.id.as_ref() == Some(id)) => {
+        match wanted.id() {
+            Some(id) if all.iter().any(|other| other.id() == Some(id)) => {
                 return Err(SpecError::TwoDevices(id.to_string()));
             }
-            Some(_) | None => specs.push(spec),
+            Some(_) | None => all.push(wanted),
         }
     }
-    Ok(specs)
+    Ok(all)
 }
 
 fn vcpus(body: &CpusConfig) -> Result<u8, SpecError> {

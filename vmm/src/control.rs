@@ -8,6 +8,7 @@ use api::schema::machine::VmConfig;
 
 use devices::legacy::serial::Console;
 
+use crate::config::wanted::Wanted;
 use crate::lifecycle::{Error, Refusal, Verb, Vmm};
 
 /// Does what a client asked, and answers.
@@ -21,6 +22,7 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         // These keep the reply until it is done.
         Request::Boot => vmm.boot(Some(reply)),
         Request::AddDevice(body) => vmm.add_device(body, reply),
+        Request::AddDisk(body) => vmm.add_disk(body, reply),
         Request::CheckDevice(body) => vmm.check_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
         Request::Reboot => vmm.reboot(Some(reply)),
@@ -70,8 +72,16 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let vm = vmm.vm.as_ref().ok_or(Refusal::NotCreated)?;
     let machine = vm.stage.machine();
     let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
-    let devices = (!specs.is_empty()).then(|| specs.into_iter().map(Into::into).collect());
-    let mut config = VmConfig { devices, ..vm.config.clone() };
+    let (mut disks, mut devices) = (Vec::new(), Vec::new());
+    for wanted in specs {
+        match wanted {
+            Wanted::Host(spec) => devices.push(spec.into()),
+            Wanted::Disk(spec) => disks.push(spec.into()),
+        }
+    }
+    let devices = Some(devices).filter(|devices| !devices.is_empty());
+    let disks = Some(disks).filter(|disks| !disks.is_empty());
+    let mut config = VmConfig { disks, devices, ..vm.config.clone() };
     let console = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
     if let Some(pty) = console.and_then(Console::pty) {
         config.serial.file = Some(pty.to_owned());

@@ -17,9 +17,11 @@
 
 mod arrival;
 mod build;
+mod disk;
 mod error;
 mod interrupts;
 mod notices;
+mod occupant;
 mod remove;
 mod reset;
 mod roots;
@@ -29,6 +31,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +41,6 @@ use api::schema::device::PciDeviceInfo;
 use devices::pci::Address;
 use devices::pci::bus::Reservation;
 use devices::vfio::counters::Counter;
-use devices::vfio::function::Passthrough;
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::{AttachError, Iommu};
 use kvm_ioctls::VmFd;
@@ -46,17 +48,22 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::arch::x86_64::registers::Entry;
 use crate::boot;
-use crate::config::device::{DeviceId, DeviceSpec};
+use crate::config::device::DeviceId;
+use crate::config::wanted::Wanted;
 use crate::events::Poster;
 use crate::irq::relay::Relay;
+use crate::memory::ram::Memory;
 use crate::memory::slots;
 use crate::monitor::{DeviceNotice, Failure, Monitor};
+use crate::seccomp::Filters;
 use crate::watch::Watch;
 use crate::workers::Workers;
 
 use self::arrival::Arrival;
 pub use self::build::Built;
+use self::build::{Passing, What};
 pub use self::error::AddError;
+use self::occupant::Occupant;
 use self::remove::Waiter;
 pub use self::remove::{Removal, RemoveError};
 pub use self::reset::Restless;
@@ -93,8 +100,12 @@ pub struct Host {
     pub relay: Arc<Relay>,
     /// Memory slots, of RAM and of BARs.
     pub memory_slots: slots::Slots,
-    /// For interrupt lines.
+    /// For interrupt lines and doorbells.
     pub vm: Arc<VmFd>,
+    /// The guest's RAM, for devices of ours.
+    pub memory: Memory,
+    /// What the threads of those may do.
+    pub filters: Arc<Filters>,
     /// Ready when the host has something to say of a function.
     pub notices: Arc<Watch>,
     /// Written, and watched by `notices`, when a function has something to say.
@@ -117,8 +128,9 @@ pub struct Bay {
 
 /// A device the bay knows of.
 struct Device {
-    spec: DeviceSpec,
-    function: HostFunction,
+    spec: Wanted,
+    /// Which function of the host's it is, if it is one.
+    function: Option<HostFunction>,
     address: Address,
     stage: Stage,
     since: Instant,
@@ -137,9 +149,9 @@ enum Stage {
     /// A worker builds it.
     Adding(Arrival),
     /// The guest has it.
-    Attached(Arc<Passthrough>),
+    Attached(Occupant),
     /// The guest has been asked to let go.
-    Removing(Arc<Passthrough>, Vec<Waiter>),
+    Removing(Occupant, Vec<Waiter>),
     /// A worker gives it back to the host.
     Leaving(Vec<Waiter>),
 }
@@ -160,8 +172,8 @@ impl Bay {
 
     /// Starts to add a device; `reply` is answered when the guest has been told
     /// (or at once, with an error, when it cannot be begun).
-    pub fn add(&mut self, spec: DeviceSpec, reply: Reply) {
-        let asked = asked(spec.id.as_ref());
+    pub fn add(&mut self, spec: Wanted, reply: Reply) {
+        let asked = asked(spec.id());
         match self.reserve(spec) {
             Ok(plan) => self.begin(plan, Some(reply)),
             Err(error) => reply.send(Err(error.fault(asked))),
@@ -169,8 +181,8 @@ impl Bay {
     }
 
     /// Finds out whether [`Self::add`] would be refused; nothing is added.
-    pub fn check(&mut self, spec: DeviceSpec, reply: Reply) {
-        let asked = asked(spec.id.as_ref());
+    pub fn check(&mut self, spec: Wanted, reply: Reply) {
+        let asked = asked(spec.id());
         let plan = match self.reserve(spec) {
             Ok(plan) => plan,
             Err(error) => return reply.send(Err(error.fault(asked))),
@@ -182,7 +194,7 @@ impl Bay {
     }
 
     /// Starts to add a device that the machine boots with.
-    pub fn add_at_boot(&mut self, spec: DeviceSpec) -> Result<(), AddError> {
+    pub fn add_at_boot(&mut self, spec: Wanted) -> Result<(), AddError> {
         let plan = self.reserve(spec)?;
         self.begin(plan, None);
         Ok(())
@@ -215,7 +227,7 @@ impl Bay {
             Ok(Built { place, function, relayed }) => {
                 device.relayed = relayed;
                 // Nothing below can fail: the guest may scan the bus the moment we occupy.
-                place.occupy(function.clone());
+                place.occupy(function.on_bus());
                 self.enter(&id, Stage::Attached(function));
                 if tell {
                     self.roots.added(address);
@@ -252,7 +264,7 @@ impl Bay {
     }
 
     /// The devices that the guest has, as they could be asked for again.
-    pub fn specs(&self) -> Vec<DeviceSpec> {
+    pub fn specs(&self) -> Vec<Wanted> {
         let present = self.devices.values().filter(|device| device.function().is_some());
         present.map(|device| device.spec.clone()).collect()
     }
@@ -288,36 +300,54 @@ impl Bay {
 
     /// Checks what can be checked at once and takes the slot; the rest is the
     /// worker's.
-    fn reserve(&mut self, mut spec: DeviceSpec) -> Result<build::Plan, AddError> {
-        let id = match spec.id.take() {
-            Some(id) if self.devices.contains_key(&id) => return Err(AddError::Taken(id)),
-            Some(id) => id,
-            None => self.free_id(),
+    fn reserve(&mut self, spec: Wanted) -> Result<build::Plan, AddError> {
+        let id = match spec.id() {
+            Some(id) if self.devices.contains_key(id) => return Err(AddError::Taken(id.clone())),
+            Some(id) => id.clone(),
+            None => self.free_id(spec.prefix()),
         };
-        let function = HostFunction::find(&spec.path)?;
-        let holder = self.devices.iter().find(|(_, device)| device.function == function);
-        if let Some((holder, _)) = holder {
-            return Err(AddError::InUse(function.name().to_owned(), holder.clone()));
+        let (segment, slot) = spec.place();
+        let what = match spec.named(id.clone()) {
+            Wanted::Host(spec) => {
+                let function = self.find(&spec.path)?;
+                let near = self.devices.values().filter(|d| d.address.segment == segment);
+                let others = near.filter_map(|device| device.function.clone()).collect();
+                What::Host(Passing { spec, function, others })
+            }
+            Wanted::Disk(spec) => What::Disk(spec),
+        };
+        let place = self.roots.reserve(segment, slot)?;
+        Ok(build::Plan { id, what, place, host: self.host.clone() })
+    }
+
+    /// The function at `path`, which is not ours already.
+    fn find(&self, path: &Path) -> Result<HostFunction, AddError> {
+        let function = HostFunction::find(path)?;
+        let has_it = |device: &Device| device.function.as_ref() == Some(&function);
+        match self.devices.iter().find(|(_, device)| has_it(device)) {
+            Some((holder, _)) => Err(AddError::InUse(function.name().to_owned(), holder.clone())),
+            None => Ok(function),
         }
-        let place = self.roots.reserve(spec.segment, spec.slot)?;
-        let host = self.host.clone();
-        spec.id = Some(id.clone());
-        let near = self.devices.values().filter(|d| d.address.segment == place.address.segment);
-        let others = near.map(|device| device.function.clone()).collect();
-        Ok(build::Plan { id, spec, function, others, place, host })
     }
 
     fn begin(&mut self, plan: build::Plan, reply: Option<Reply>) {
-        let (id, function, address) = (plan.id.clone(), plan.function.clone(), plan.place.address);
+        let (id, address) = (plan.id.clone(), plan.place.address);
         let arrival = Arrival::new(reply);
         let progress = Arc::clone(&arrival.progress);
-        let (spec, stage, since) = (plan.spec.clone(), Stage::Adding(arrival), Instant::now());
-        let path = spec.path.to_string_lossy().into_owned();
+        let (spec, function) = plan.what.about();
+        let path = spec.path().to_string_lossy().into_owned();
         self.monitor.tell_of(id.as_str(), DeviceNotice::Adding(&path));
-        let (overdue, relayed, heard) = (false, Arc::default(), notices::Heard::default());
-        let reset_took = None;
-        let device =
-            Device { spec, function, address, stage, since, overdue, relayed, heard, reset_took };
+        let device = Device {
+            spec,
+            function,
+            address,
+            stage: Stage::Adding(arrival),
+            since: Instant::now(),
+            overdue: false,
+            relayed: Arc::default(),
+            heard: notices::Heard::default(),
+            reset_took: None,
+        };
         self.devices.insert(id.clone(), device);
         let finished = self.finished.clone();
         let built = id.clone();
@@ -330,9 +360,9 @@ impl Bay {
         }
     }
 
-    fn free_id(&mut self) -> DeviceId {
+    fn free_id(&mut self, prefix: &str) -> DeviceId {
         loop {
-            let id = DeviceId::generated(self.next_id);
+            let id = DeviceId::generated(prefix, self.next_id);
             self.next_id = self.next_id.wrapping_add(1);
             if !self.devices.contains_key(&id) {
                 return id;
@@ -370,7 +400,7 @@ impl Device {
         if let Stage::Adding(arrival) = &mut self.stage { arrival.news() } else { None }
     }
 
-    fn function(&self) -> Option<&Arc<Passthrough>> {
+    fn function(&self) -> Option<&Occupant> {
         match &self.stage {
             Stage::Attached(function) | Stage::Removing(function, _) => Some(function),
             Stage::Adding(_) | Stage::Leaving(_) => None,

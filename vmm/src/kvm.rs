@@ -15,6 +15,7 @@ use kvm_ioctls::{Cap, VmFd};
 use crate::memory::layout;
 
 pub mod clock;
+pub mod doorbells;
 pub mod exit;
 pub mod kick;
 pub mod memslot;

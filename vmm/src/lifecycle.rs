@@ -163,7 +163,7 @@ impl Vmm {
             Some(rules) => self.sandbox.enter([spec.paths(), rules.clone()].concat())?,
             None => self.sandbox.check(&spec.paths())?,
         }
-        if !spec.devices.is_empty() {
+        if spec.has_functions() {
             self.sandbox.check_devices()?;
         }
         self.vm = Some(Vm { config, spec, stage: Stage::Created });

@@ -18,6 +18,10 @@ use crate::schema::memory::MemoryConfig;
 use crate::schema::payload::PayloadConfig;
 use crate::server::Address;
 
+mod disk;
+
+pub(super) use self::disk::disk;
+
 /// What `hotbay` is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HotbayArgs {
@@ -139,6 +143,9 @@ struct Machine {
     /// Paravirtual console of the guest: off|null|tty|pty|file=PATH|socket=PATH [default: off]
     #[arg(long, value_name = "PLACE", requires = "kernel")]
     console: Option<String>,
+    /// Disk that the guest gets: path=IMAGE,id=NAME,readonly=on,direct=on,num_queues=N,...
+    #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
+    disk: Vec<String>,
     /// Host device that the guest gets: path=/sys/bus/pci/devices/BDF,id=NAME,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     device: Vec<String>,
@@ -250,6 +257,9 @@ impl Machine {
         if let Some(text) = self.console {
             config.console = place("--console", &text)?;
         }
+        let disks = self.disk.iter().map(|text| disk("--disk", text));
+        let disks = disks.collect::<Result<Vec<_>, _>>()?;
+        config.disks = Some(disks).filter(|disks| !disks.is_empty());
         let devices = self.device.iter().map(|text| device("--device", text));
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         config.devices = Some(devices).filter(|devices| !devices.is_empty());

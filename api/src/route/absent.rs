@@ -27,7 +27,6 @@ impl Absent {
 
 /// Every verb of Cloud Hypervisor (v53) that hotbay does not have.
 pub const ABSENT: &[Absent] = &[
-    put("vm.add-disk", DEVICES),
     put("vm.add-fs", "share files over a passed-through network card"),
     put("vm.add-generic-vhost-user", DEVICES),
     put("vm.add-net", DEVICES),

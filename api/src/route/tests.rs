@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::schema::device::{AddDevice, RemoveDevice};
+use crate::schema::disk::DiskConfig;
 use crate::schema::events::Follow;
 use crate::schema::interrupts::TestInterrupt;
 
@@ -20,6 +21,17 @@ fn every_request() -> Vec<Request> {
         x_exact_pending: false,
         x_map_threads: None,
     };
+    let disk = DiskConfig {
+        path: "/images/a.raw".into(),
+        id: Some("disk0".to_owned()),
+        readonly: true,
+        direct: false,
+        num_queues: 2,
+        queue_size: 256,
+        serial: Some("a".to_owned()),
+        pci_segment: 0,
+        pci_device_id: Some(3),
+    };
     let removal = RemoveDevice { id: "nic0".to_owned(), wait_ms: Some(5), force: None };
     vec![
         Request::Ping,
@@ -28,6 +40,7 @@ fn every_request() -> Vec<Request> {
         Request::Boot,
         Request::Info,
         Request::AddDevice(device.clone()),
+        Request::AddDisk(disk),
         Request::CheckDevice(device),
         Request::RemoveDevice(removal),
         Request::Shutdown,

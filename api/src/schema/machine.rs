@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::console::{ConsoleConfig, ConsoleMode};
 use super::cpus::CpusConfig;
 use super::device::AddDevice;
+use super::disk::DiskConfig;
 use super::known::{Table, knows};
 use super::landlock::LandlockConfig;
 use super::memory::MemoryConfig;
@@ -34,6 +35,9 @@ pub struct VmConfig {
     /// Its mainboard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformConfig>,
+    /// Disks it has from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<Vec<DiskConfig>>,
     /// Host devices it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<AddDevice>>,
@@ -55,6 +59,7 @@ impl Default for VmConfig {
             serial: default_serial(),
             console: default_console(),
             platform: None,
+            disks: None,
             devices: None,
             landlock_enable: false,
             landlock_rules: None,
@@ -73,7 +78,6 @@ fn default_console() -> ConsoleConfig {
 pub(super) const KNOWN: Table = &[
     ("balloon", "null"),
     ("debug_console", r#"{"mode":"Off","file":null,"iobase":233}"#),
-    ("disks", "null"),
     ("fs", "null"),
     ("gdb", "false"),
     ("generic_vhost_user", "null"),

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::console::{ConsoleConfig, ConsoleMode};
 use super::device::{AddDevice, RemoveDevice};
+use super::disk::DiskConfig;
 use super::known::Table;
 use super::machine::VmConfig;
-use super::{console, cpus, device, machine, memory, payload, platform};
+use super::{console, cpus, device, disk, machine, memory, payload, platform};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -23,6 +24,16 @@ fn ch_remotes_add_device_passes() {
 }
 
 #[test]
+fn ch_remotes_add_disk_passes() {
+    let body = r#"{"pci_segment":0,"path":"/a.raw","readonly":false,"direct":false,"num_queues":1,"queue_size":128,"vhost_user":false,"disable_io_uring":false,"disable_aio":false,"backing_files":false,"sparse":true,"image_type":"Unknown","lock_granularity":"ByteRange"}"#;
+
+    let disk: DiskConfig = serde_json::from_str(body).unwrap();
+
+    assert_eq!(disk, serde_json::from_str(r#"{"path":"/a.raw"}"#).unwrap());
+    assert_eq!((disk.num_queues, disk.queue_size, disk.id), (1, 128, None));
+}
+
+#[test]
 fn whole_configuration_at_its_defaults_passes() {
     let mut body = json!({
         "payload": {"kernel": "/vmlinuz", "cmdline": "console=ttyS0"},
@@ -31,15 +42,17 @@ fn whole_configuration_at_its_defaults_passes() {
         "platform": {"num_pci_segments": 2},
         "serial": {"mode": "File", "file": "/tmp/log"},
         "console": {"mode": "Off"},
+        "disks": [{"path": "/a.raw"}],
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
     });
-    let tables: [(&str, Table); 7] = [
+    let tables: [(&str, Table); 8] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
         ("/memory", memory::KNOWN),
         ("/platform", platform::KNOWN),
         ("/console", console::KNOWN),
+        ("/disks/0", disk::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
     ];
     for (pointer, table) in tables {
@@ -96,14 +109,16 @@ fn value_of_the_wrong_type_is_refused_with_its_path() {
 #[test]
 fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
     let iommu = refusal::<AddDevice>(r#"{"path":"/d","iommu":true}"#);
-    let disks = refusal::<VmConfig>(r#"{"disks":[{"path":"/d"}]}"#);
+    let nets = refusal::<VmConfig>(r#"{"net":[{"tap":"tap0"}]}"#);
+    let vhost = refusal::<VmConfig>(r#"{"disks":[{"path":"/d","vhost_user":true}]}"#);
     let uuid = refusal::<VmConfig>(r#"{"platform":{"uuid":"x"}}"#);
     let amx =
         refusal::<VmConfig>(r#"{"cpus":{"boot_vcpus":1,"max_vcpus":1,"features":{"amx":true}}}"#);
 
     assert!(iommu.contains("`iommu`: hotbay does not offer this yet"), "{iommu}");
     assert!(iommu.contains("at its default false at line 1 column"), "{iommu}");
-    assert!(disks.contains("`disks`: hotbay does not offer this yet; leave it out"), "{disks}");
+    assert!(nets.contains("`net`: hotbay does not offer this yet; leave it out"), "{nets}");
+    assert!(vhost.contains("`vhost_user`: hotbay does not offer this yet"), "{vhost}");
     assert!(uuid.contains("platform: `uuid`"), "{uuid}");
     assert!(amx.contains("`features.amx`"), "{amx}");
 }

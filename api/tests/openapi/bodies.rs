@@ -38,6 +38,7 @@ fn verbs() -> Vec<(&'static str, &'static str, Value)> {
     [
         ("vm.create", "VmConfig"),
         ("vm.add-device", "AddDevice"),
+        ("vm.add-disk", "DiskConfig"),
         ("vm.check-device", "AddDevice"),
         ("vm.remove-device", "RemoveDevice"),
         ("vm.test-interrupt", "TestInterrupt"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
+use api::schema::disk::DiskConfig;
 use api::schema::events::{Event, Events};
 use api::schema::info::{
     AddPhase, AddProgress, DeviceNode, DeviceReset, DeviceState, PciBarType, ResetResult, Resource,
@@ -46,6 +47,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("MemoryConfig", value(&config.memory)),
         ("ConsoleConfig", value(&config.serial)),
         ("AddDevice", value(&config.devices.as_ref().unwrap()[0])),
+        ("DiskConfig", value(&config.disks.as_ref().unwrap()[0])),
         ("LandlockConfig", value(&config.landlock_rules.as_ref().unwrap()[0])),
         (
             "RemoveDevice",
@@ -97,6 +99,17 @@ fn full_config() -> VmConfig {
         serial: serial.clone(),
         console: serial,
         platform: Some(PlatformConfig::default()),
+        disks: Some(vec![DiskConfig {
+            path: "/x".into(),
+            id: Some("a".to_owned()),
+            readonly: true,
+            direct: true,
+            num_queues: 1,
+            queue_size: 128,
+            serial: Some("a".to_owned()),
+            pci_segment: 0,
+            pci_device_id: Some(1),
+        }]),
         devices: Some(vec![AddDevice {
             path: "/x".into(),
             id: Some("a".to_owned()),

@@ -66,20 +66,33 @@ pub enum DeviceError {
     /// Nobody would do it.
     #[error("x_map_threads is 0; give at least 1, or leave it out")]
     NoThreads,
+    /// None, or more than a device can have.
+    #[error("num_queues {0} is not 1 to 64")]
+    Queues(usize),
+    /// Too few, too many, or no power of two.
+    #[error("queue_size {0} is not a power of two from 4 to 32768")]
+    QueueSize(u16),
+    /// A guest cannot read it whole.
+    #[error("serial {0:?} is longer than 20 bytes")]
+    Serial(String),
 }
 
-impl DeviceSpec {
-    /// Refuses a segment that a VM with `segments` of them does not have.
-    pub fn fits(&self, segments: u8) -> Result<(), NoSegment> {
-        let there = self.segment.number() < segments;
-        if there { Ok(()) } else { Err(NoSegment(self.segment, segments.into())) }
-    }
+/// The segment of a request.
+pub(super) fn segment(number: u16) -> Result<Segment, DeviceError> {
+    let segment = u8::try_from(number).ok().and_then(Segment::new);
+    segment.ok_or(DeviceError::Segment(number))
+}
+
+/// The slot of a request, if it names one; slot 0 is the host bridge's.
+pub(super) fn slot(number: Option<u8>) -> Result<Option<Slot>, DeviceError> {
+    let slot = |number| Slot::new(number).filter(|_| number > 0);
+    number.map(|number| slot(number).ok_or(DeviceError::Slot(number))).transpose()
 }
 
 impl DeviceId {
-    /// The `number`th name for a function whose client gave none.
-    pub fn generated(number: u32) -> Self {
-        Self(format!("_vfio{number}"))
+    /// The `number`th name for a device whose client gave none; `prefix` tells its kind.
+    pub fn generated(prefix: &str, number: u32) -> Self {
+        Self(format!("{prefix}{number}"))
     }
 
     /// The name as text.
@@ -138,8 +151,6 @@ impl TryFrom<AddDevice> for DeviceSpec {
             x_exact_pending,
             x_map_threads,
         } = body;
-        let slot = |number| Slot::new(number).filter(|_| number > 0);
-        let segment = u8::try_from(pci_segment).ok().and_then(Segment::new);
         let bar = |bar: u32| {
             let valid = u8::try_from(bar).ok().filter(|_| bar < BARS);
             valid.ok_or(DeviceError::Bar(bar))
@@ -150,8 +161,8 @@ impl TryFrom<AddDevice> for DeviceSpec {
         Ok(Self {
             id: id.map(DeviceId::try_from).transpose()?,
             path,
-            segment: segment.ok_or(DeviceError::Segment(pci_segment))?,
-            slot: pci_device_id.map(|n| slot(n).ok_or(DeviceError::Slot(n))).transpose()?,
+            segment: segment(pci_segment)?,
+            slot: slot(pci_device_id)?,
             unmapped: x_exclude_mmap_bars.into_iter().map(bar).collect::<Result<_, _>>()?,
             interrupts: Choices { no_resize: x_msix_noresize, exact_pending: x_exact_pending },
             map_threads: x_map_threads.map(usize::from),

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, stdout};
 
 use api::schema::landlock::{LandlockAccess, LandlockConfig};
 
+use super::wanted::Wanted;
 use super::{SerialSpec, SpecError, VmSpec};
 use crate::sandbox::{Grant, Purpose};
 
@@ -35,8 +36,8 @@ pub fn grants(rules: Vec<LandlockConfig>) -> Vec<Grant> {
 }
 
 impl VmSpec {
-    /// Paths that its boots open, besides those that hotbay always needs. Its
-    /// devices are among the latter.
+    /// Paths that its boots open, besides those that hotbay always needs. Functions of
+    /// the host's are among the latter.
     pub fn paths(&self) -> Vec<Grant> {
         let mut paths = Vec::new();
         if let Some(payload) = &self.payload {
@@ -62,7 +63,13 @@ impl VmSpec {
                 paths.push(Grant::folder(what, path, Purpose::Sockets));
             }
         }
+        paths.extend(self.devices.iter().filter_map(Wanted::grant));
         paths
+    }
+
+    /// Whether it has functions of the host's.
+    pub fn has_functions(&self) -> bool {
+        self.devices.iter().any(|wanted| matches!(wanted, Wanted::Host(_)))
     }
 }
 
@@ -82,6 +89,7 @@ mod tests {
         let spec = spec(json!({
             "payload": {"kernel": "/k", "initramfs": "/i"},
             "serial": {"mode": "Socket", "socket": "/run/vm/serial"},
+            "disks": [{"path": "/a.raw"}, {"path": "/b.raw", "readonly": true}],
             "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
         }))
         .unwrap();
@@ -91,7 +99,13 @@ mod tests {
         let places: Vec<_> = paths.iter().map(|g| (g.path.to_str().unwrap(), g.purpose)).collect();
         assert_eq!(
             places,
-            [("/k", Purpose::Read), ("/i", Purpose::Read), ("/run/vm", Purpose::Sockets)]
+            [
+                ("/k", Purpose::Read),
+                ("/i", Purpose::Read),
+                ("/run/vm", Purpose::Sockets),
+                ("/a.raw", Purpose::Device),
+                ("/b.raw", Purpose::Read),
+            ]
         );
     }
 

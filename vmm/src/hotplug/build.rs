@@ -4,59 +4,102 @@ use std::sync::Arc;
 
 use devices::pci::bus::Reservation;
 use devices::vfio::counters::Counter;
-use devices::vfio::function::{Opened, Passthrough};
+use devices::vfio::function::Opened;
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::progress::{Phase, Progress};
 use devices::vfio::room;
 
+use super::occupant::Occupant;
 use super::roots::Place;
-use super::{AddError, Host};
+use super::{AddError, Host, disk};
 use crate::config::device::{DeviceId, DeviceSpec};
+use crate::config::disk::DiskSpec;
+use crate::config::wanted::Wanted;
 use crate::irq::lines::Pin;
 use crate::watch::Source;
 
 /// A device to build: checked, with its slot taken.
 pub(super) struct Plan {
     pub(super) id: DeviceId,
-    pub(super) spec: DeviceSpec,
-    pub(super) function: HostFunction,
-    /// Those that its segment has or is getting.
-    pub(super) others: Vec<HostFunction>,
+    pub(super) what: What,
     pub(super) place: Place,
     pub(super) host: Host,
 }
 
+/// What is to be built.
+pub(super) enum What {
+    /// A function of the host's, handed on.
+    Host(Passing),
+    /// A disk of ours.
+    Disk(DiskSpec),
+}
+
+impl What {
+    /// What was asked for, and which function of the host's that is, if it is one.
+    pub(super) fn about(&self) -> (Wanted, Option<HostFunction>) {
+        match self {
+            Self::Host(Passing { spec, function, .. }) => {
+                (Wanted::Host(spec.clone()), Some(function.clone()))
+            }
+            Self::Disk(spec) => (Wanted::Disk(spec.clone()), None),
+        }
+    }
+}
+
+/// A host function on its way in.
+pub(super) struct Passing {
+    pub(super) spec: DeviceSpec,
+    pub(super) function: HostFunction,
+    /// Those that its segment has or is getting.
+    pub(super) others: Vec<HostFunction>,
+}
+
 /// A device ready to be shown to the guest. Fields are in teardown order.
 pub struct Built {
-    pub(super) function: Arc<Passthrough>,
+    pub(super) function: Occupant,
     pub(super) place: Reservation,
     pub(super) relayed: Arc<Counter>,
 }
 
 impl Plan {
-    /// What can be found out without opening anything; the number of its group.
-    fn check(&self) -> Result<u32, AddError> {
-        let number = self.function.check()?;
-        room::fits(&self.function, &self.others, &self.place.spaces.apertures)?;
-        Ok(number)
-    }
-
     /// Finds out whether [`Self::build`] would be refused, without opening the
-    /// function or mapping RAM. The slot is free again before the answer.
+    /// function or mapping RAM. The slot is free again before the answer. Of a disk
+    /// there is nothing to find out but by opening it.
     pub(super) fn preflight(self) -> Result<(), AddError> {
-        let number = self.check()?;
-        let Self { place, host, .. } = self;
+        let Self { what, place, host, .. } = self;
+        let What::Host(passing) = what else { return Ok(()) };
+        let number = passing.check(&place)?;
         drop(place);
         Ok(host.iommu.check(number, &Progress::default())?)
     }
 
-    /// Opens the function and makes the guest's side of it; `progress` moves, and is
-    /// asked whether to go on. The first device of
-    /// a machine waits here for all RAM to be pinned.
+    /// Makes the guest's side of it; `progress` moves, and is asked whether to go on.
     pub(super) fn build(self, progress: &Progress) -> Result<Built, AddError> {
-        let number = self.check()?;
-        let Self { id: _, spec, function: on_host, others: _, place, host } = self;
+        let Self { id, what, place, host } = self;
+        match what {
+            What::Host(passing) => passing.build(place, &host, progress),
+            What::Disk(spec) => {
+                progress.enter(Phase::Opening);
+                disk::build(&id, spec, place, &host)
+            }
+        }
+    }
+}
+
+impl Passing {
+    /// What can be found out without opening anything; the number of its group.
+    fn check(&self, place: &Place) -> Result<u32, AddError> {
+        let number = self.function.check()?;
+        room::fits(&self.function, &self.others, &place.spaces.apertures)?;
+        Ok(number)
+    }
+
+    /// Opens the function. The first device of a machine waits here for all RAM to be
+    /// pinned.
+    fn build(self, place: Place, host: &Host, progress: &Progress) -> Result<Built, AddError> {
+        let number = self.check(&place)?;
+        let Self { spec, function: on_host, others: _ } = self;
         let Place { address, reservation: place, spaces } = place;
         let group = host.iommu.attach(number, progress, spec.map_threads)?;
         if progress.is_cancelled() {
@@ -77,6 +120,6 @@ impl Plan {
         for descriptor in function.notices().descriptors() {
             host.notices.add_edges(descriptor, Source::Devices).map_err(failed)?;
         }
-        Ok(Built { function, place, relayed })
+        Ok(Built { function: Occupant::Host(function), place, relayed })
     }
 }

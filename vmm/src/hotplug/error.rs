@@ -2,12 +2,14 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 
 use api::request::{Fault, Status, code};
 use devices::pci::bus::SlotError;
 use devices::vfio::host::HostError;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::room::NoRoom;
+use devices::virtio::block::OpenError;
 
 use super::PlaceError;
 use crate::config::device::{DeviceError, DeviceId};
@@ -39,6 +41,12 @@ pub enum AddError {
     /// The function itself.
     #[error("cannot open {0} through VFIO")]
     Open(String, #[source] io::Error),
+    /// The image or block device of a disk.
+    #[error("cannot use {} as a disk", .0.display())]
+    Disk(PathBuf, #[source] OpenError),
+    /// What serves a device of ours.
+    #[error("cannot make the queues of the device")]
+    Queues(#[source] io::Error),
     /// The host has no thread left.
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
@@ -61,7 +69,10 @@ impl AddError {
                 DeviceError::Slot(_)
                 | DeviceError::Segment(_)
                 | DeviceError::Bar(_)
-                | DeviceError::NoThreads,
+                | DeviceError::NoThreads
+                | DeviceError::Queues(_)
+                | DeviceError::QueueSize(_)
+                | DeviceError::Serial(_),
             ) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
             Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),
             Self::InUse(..) => (Status::BadRequest, code::DEVICE_IN_USE),
@@ -77,7 +88,10 @@ impl AddError {
             Self::Open(_, error) if error.kind() == io::ErrorKind::InvalidData => {
                 (Status::Internal, code::DEVICE_BROKEN)
             }
-            Self::Open(..) | Self::Worker(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
+            Self::Disk(_, error) => disk_class(error),
+            Self::Open(..) | Self::Queues(_) | Self::Worker(_) => {
+                (Status::Internal, code::DEVICE_HOST_FAILED)
+            }
         }
     }
 }
@@ -113,6 +127,18 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
         | AttachError::Container(_)
         | AttachError::Join(..)
         | AttachError::Map { .. } => (Status::Internal, code::DEVICE_HOST_FAILED),
+    }
+}
+
+fn disk_class(error: &OpenError) -> (Status, &'static str) {
+    match error {
+        OpenError::Open(error) if error.kind() == io::ErrorKind::NotFound => {
+            (Status::NotFound, code::DEVICE_BAD_PATH)
+        }
+        OpenError::Open(error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
+        OpenError::NoDisk | OpenError::Empty(_) => (Status::BadRequest, code::DEVICE_BAD_PATH),
+        OpenError::Taken => (Status::BadRequest, code::DEVICE_IN_USE),
+        OpenError::Open(_) | OpenError::Inspect(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
     }
 }
 

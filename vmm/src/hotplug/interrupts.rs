@@ -1,7 +1,7 @@
 //! Interrupts as clients see and test them: on a worker, because a function's
 //! lock may be held across system calls.
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use api::mailbox::Reply;
 use api::request::{Fault, Response, Status, code};
@@ -10,11 +10,11 @@ use api::schema::interrupts::{
     MsixState, VectorCounts, VectorDelivery, VectorState,
 };
 use devices::irq::Way;
-use devices::vfio::function::Passthrough;
 use devices::vfio::interrupts::{FireError, Mode, Refusal, VectorView, View};
 use devices::vfio::sys::device::Index;
 use devices::vfio::taken::Taken;
 
+use super::occupant::Occupant;
 use super::{AddError, Bay};
 use crate::config::device::DeviceId;
 
@@ -35,11 +35,11 @@ enum InterruptError {
     Host(#[source] FireError),
 }
 
-/// A device that the guest has, and the function's name on the host.
+/// A device that the guest has, and the function's name if it is one of the host's.
 struct Present {
     id: DeviceId,
-    name: String,
-    function: Arc<Passthrough>,
+    name: Option<String>,
+    function: Occupant,
 }
 
 impl Bay {
@@ -65,7 +65,7 @@ impl Bay {
         let asked = format!("cannot test interrupt {vector} of device {id}");
         match self.present(id) {
             Ok(device) => self.on_worker(&asked.clone(), reply, move |reply| {
-                let fired = device.function.interrupts().fire(vector);
+                let fired = device.function.fire(vector);
                 drop(device);
                 let fault = |error| InterruptError::from(error).fault(&asked);
                 reply.send(fired.map(|()| Response::Done).map_err(fault));
@@ -77,8 +77,8 @@ impl Bay {
     fn present(&self, id: &DeviceId) -> Result<Present, InterruptError> {
         let device = self.devices.get(id).ok_or_else(|| InterruptError::Unknown(id.clone()))?;
         let function = device.function().ok_or_else(|| InterruptError::Away(id.clone()))?;
-        let name = device.function.name().to_owned();
-        Ok(Present { id: id.clone(), name, function: Arc::clone(function) })
+        let name = device.function.as_ref().map(|function| function.name().to_owned());
+        Ok(Present { id: id.clone(), name, function: function.clone() })
     }
 
     fn all_present(&self) -> Vec<Present> {
@@ -134,8 +134,8 @@ fn show(devices: &[Present]) -> api::schema::interrupts::Interrupts {
         Taken::default()
     });
     let each = devices.iter().map(|Present { id, name, function }| {
-        let view = function.interrupts().view();
-        (id.to_string(), describe(&view, |index, vector| taken.of(name, index, vector)))
+        let view = function.interrupts();
+        (id.to_string(), describe(&view, |index, vector| taken.of(name.as_ref()?, index, vector)))
     });
     each.collect()
 }

@@ -1,8 +1,6 @@
 //! The way out: the guest is asked, lets go, and a worker gives the function
 //! back to the host.
 
-use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use api::mailbox::Reply;
@@ -10,8 +8,8 @@ use api::request::{Answer, Fault, Response, Status, code};
 use api::schema::device::RemoveDevice;
 use devices::pci::Address;
 use devices::pci::bus::Reservation;
-use devices::vfio::function::Passthrough;
 
+use super::occupant::Occupant;
 use super::{Bay, Device, Finished, Stage};
 use crate::config::device::{DeviceError, DeviceId};
 use crate::events::Poster;
@@ -156,12 +154,7 @@ impl Bay {
         Ok(())
     }
 
-    pub(super) fn give_back(
-        &mut self,
-        id: DeviceId,
-        function: Arc<Passthrough>,
-        place: Reservation,
-    ) {
+    pub(super) fn give_back(&mut self, id: DeviceId, function: Occupant, place: Reservation) {
         let finished = self.finished.clone();
         let leaving = Return { id, parts: Some((function, place)), finished };
         if let Err(error) = self.workers.start(move || drop(leaving)) {
@@ -174,29 +167,16 @@ impl Bay {
 /// A function on its way back to the host. Wherever this is dropped, the function is closed and that is said.
 struct Return {
     id: DeviceId,
-    parts: Option<(Arc<Passthrough>, Reservation)>,
+    parts: Option<(Occupant, Reservation)>,
     finished: Poster<Finished>,
 }
 
 impl Drop for Return {
     fn drop(&mut self) {
         if let Some((function, place)) = self.parts.take() {
-            close(function);
+            function.close();
             self.finished.post(Finished::Gone(self.id.clone(), place));
         }
-    }
-}
-
-/// Waits until no vCPU is inside the function any more, so that it closes here
-/// and not on a vCPU's thread, then closes it.
-fn close(function: Arc<Passthrough>) {
-    let mut function = function;
-    loop {
-        match Arc::try_unwrap(function) {
-            Ok(last) => return drop(last),
-            Err(shared) => function = shared,
-        }
-        thread::yield_now();
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use devices::pci::Address;
 use devices::vfio::resets::{self, Step};
 
+use super::occupant::Own;
 use super::{Bay, Device, Finished, Stage};
 use crate::config::device::DeviceId;
 use crate::events::Poster;
@@ -33,19 +34,36 @@ impl Bay {
         for address in self.asked_for() {
             self.leave(address);
         }
-        let functions = self.devices.values().filter_map(Device::function).map(Arc::clone);
+        let hosts = self.devices.values().filter_map(|device| device.function()?.host());
+        let functions = hosts.map(Arc::clone);
         let steps = resets::steps(&functions.collect::<Vec<_>>());
         let present = self.devices.iter().filter(|(_, device)| device.function().is_some());
         let resetting: BTreeSet<_> = present.map(|(id, _)| id.clone()).collect();
         let leaving = self.devices.iter().filter(|(_, d)| matches!(d.stage, Stage::Leaving(_)));
         let writing = leaving.map(|(id, _)| id.clone()).chain(resetting.clone()).collect();
         steps.into_iter().for_each(|step| self.begin_step(&Arc::new(step)));
+        self.begin_own();
         Restless { writing, resetting }
     }
 
     fn asked_for(&self) -> Vec<Address> {
         let asked = self.devices.values().filter(|d| matches!(d.stage, Stage::Removing(..)));
         asked.map(|device| device.address).collect()
+    }
+
+    /// The same for devices of ours: each waits for the requests that it is doing.
+    fn begin_own(&mut self) {
+        let own = |(id, device): (&DeviceId, &Device)| {
+            Some((id.clone(), Arc::clone(device.function()?.own()?)))
+        };
+        for (id, own) in self.devices.iter().filter_map(own).collect::<Vec<_>>() {
+            let (on_worker, of) = ((Arc::clone(&own), self.finished.clone()), id.clone());
+            let started = self.workers.start(move || run_own(&on_worker.0, of, &on_worker.1));
+            if let Err(error) = started {
+                log::error!("a device is reset on the event loop: {error}");
+                run_own(&own, id, &self.finished);
+            }
+        }
     }
 
     /// Remembers how long the reset of a device took, for clients to see.
@@ -57,7 +75,8 @@ impl Bay {
 
     fn begin_step(&mut self, step: &Arc<Step>) {
         let names = step.names();
-        let whose = self.devices.iter().filter(|(_, d)| names.contains(&d.function.name()));
+        let named = |d: &Device| d.function.as_ref().is_some_and(|f| names.contains(&f.name()));
+        let whose = self.devices.iter().filter(|(_, device)| named(device));
         let ids: Vec<DeviceId> = whose.map(|(id, _)| id.clone()).collect();
         let (of, on_worker, finished) = (ids.clone(), Arc::clone(step), self.finished.clone());
         if let Err(error) = self.workers.start(move || run(&on_worker, of, &finished)) {
@@ -76,4 +95,11 @@ fn run(step: &Step, ids: Vec<DeviceId>, finished: &Poster<Finished>) {
     }
     let _ = step.reset();
     finished.post(Finished::Reset(ids, begun.elapsed()));
+}
+
+fn run_own(own: &Own, id: DeviceId, finished: &Poster<Finished>) {
+    let begun = Instant::now();
+    own.function.reset();
+    finished.post(Finished::Quiet(vec![id.clone()]));
+    finished.post(Finished::Reset(vec![id], begun.elapsed()));
 }

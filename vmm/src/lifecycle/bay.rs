@@ -3,32 +3,48 @@
 use api::mailbox::Reply;
 use api::request::{Answer, Response};
 use api::schema::device::{AddDevice, RemoveDevice};
+use api::schema::disk::DiskConfig;
 
 use super::{Error, Verb, Vm, Vmm};
 use crate::config::VmSpec;
-use crate::config::device::DeviceSpec;
+use crate::config::device::{DeviceError, DeviceSpec};
+use crate::config::disk::DiskSpec;
+use crate::config::wanted::Wanted;
 use crate::hotplug::{AddError, PlaceError, Removal};
 
 const ADD: &str = Verb::AddDevice.failed();
 const REMOVE: &str = Verb::RemoveDevice.failed();
 
 impl Vmm {
-    /// Adds a device to the machine, or to the configuration while there is none.
+    /// Adds a host function to the machine, or to the configuration while there is none.
     pub fn add_device(&mut self, body: AddDevice, reply: Reply) {
-        let spec = match DeviceSpec::try_from(body) {
-            Ok(spec) => spec,
+        self.add(DeviceSpec::try_from(body).map(Wanted::Host), reply);
+    }
+
+    /// The same with a disk.
+    pub fn add_disk(&mut self, body: DiskConfig, reply: Reply) {
+        self.add(DiskSpec::try_from(body).map(Wanted::Disk), reply);
+    }
+
+    fn add(&mut self, wanted: Result<Wanted, DeviceError>, reply: Reply) {
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
             Err(error) => return reply.send(Err(AddError::from(error).fault(ADD))),
         };
-        if let Err(error) = self.sandbox.check_devices() {
+        let reached = match wanted.grant() {
+            Some(grant) => self.sandbox.check(&[grant]),
+            None => self.sandbox.check_devices(),
+        };
+        if let Err(error) = reached {
             return reply.send(Err(Error::from(error).fault(ADD)));
         }
         let Some(Vm { stage, spec: vm, .. }) = &mut self.vm else { return };
         match stage.booted() {
             Some(machine) => {
-                machine.bay.add(spec, reply);
+                machine.bay.add(wanted, reply);
                 self.start_timer();
             }
-            None => reply.send(configure(vm, spec)),
+            None => reply.send(configure(vm, wanted)),
         }
     }
 
@@ -39,7 +55,7 @@ impl Vmm {
             Err(error) => return reply.send(Err(AddError::from(error).fault(ADD))),
         };
         match self.running_bay() {
-            Ok(bay) => bay.check(spec, reply),
+            Ok(bay) => bay.check(Wanted::Host(spec), reply),
             Err(refusal) => reply.send(Err(refusal.fault(ADD))),
         }
     }
@@ -61,21 +77,21 @@ impl Vmm {
     }
 }
 
-fn configure(vm: &mut VmSpec, device: DeviceSpec) -> Answer {
-    let taken = device.id.clone().filter(|_| vm.devices.iter().any(|d| d.id == device.id));
-    if let Some(id) = taken {
-        return Err(AddError::Taken(id).fault(ADD));
+fn configure(vm: &mut VmSpec, wanted: Wanted) -> Answer {
+    let same = |other: &Wanted| other.id() == wanted.id();
+    if let Some(id) = wanted.id().filter(|_| vm.devices.iter().any(same)) {
+        return Err(AddError::Taken(id.clone()).fault(ADD));
     }
-    if let Err(error) = device.fits(vm.segments) {
+    if let Err(error) = wanted.fits(vm.segments) {
         return Err(AddError::from(PlaceError::from(error)).fault(ADD));
     }
-    vm.devices.push(device);
+    vm.devices.push(wanted);
     Ok(Response::Done)
 }
 
 fn forget(vm: &mut VmSpec, removal: &Removal) -> Answer {
     let before = vm.devices.len();
-    vm.devices.retain(|device| device.id.as_ref() != Some(removal.id()));
+    vm.devices.retain(|wanted| wanted.id() != Some(removal.id()));
     match before > vm.devices.len() {
         true => Ok(Response::Done),
         false => Err(removal.unknown().fault(REMOVE.to_owned())),
@@ -95,7 +111,8 @@ mod tests {
         let mut vm = VmSpec::try_from(VmConfig::default()).unwrap();
         let device = |segment| {
             let body = serde_json::json!({ "path": "/sys/x", "pci_segment": segment });
-            DeviceSpec::try_from(serde_json::from_value::<AddDevice>(body).unwrap()).unwrap()
+            let body = serde_json::from_value::<AddDevice>(body).unwrap();
+            Wanted::Host(DeviceSpec::try_from(body).unwrap())
         };
 
         let refused = configure(&mut vm, device(1)).err().unwrap();
@@ -103,6 +120,6 @@ mod tests {
 
         assert_eq!(refused.code, code::DEVICE_BAD_REQUEST);
         assert_eq!(accepted, Ok(Response::Done));
-        assert!(vm.devices.iter().map(|device| device.segment).eq([Segment::default()]));
+        assert!(vm.devices.iter().map(|wanted| wanted.place().0).eq([Segment::default()]));
     }
 }

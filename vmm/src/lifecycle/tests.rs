@@ -22,6 +22,7 @@ use crate::seccomp::Mode;
 
 mod attention;
 mod check;
+mod disks;
 mod pause;
 mod reboot;
 mod start;

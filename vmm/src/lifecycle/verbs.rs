@@ -22,6 +22,8 @@ pub(crate) enum Verb {
     Events,
     /// `vm.add-device`.
     AddDevice,
+    /// `vm.add-disk`.
+    AddDisk,
     /// `vm.remove-device`.
     RemoveDevice,
     /// `vm.check-device`.
@@ -137,6 +139,7 @@ impl Verb {
             Request::Counters => Self::Counters,
             Request::Events(_) => Self::Events,
             Request::AddDevice(_) => Self::AddDevice,
+            Request::AddDisk(_) => Self::AddDisk,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
             Request::Interrupts(_) => Self::Interrupts,
@@ -166,7 +169,8 @@ impl Verb {
             Self::Create                          => [YES, Taken,  Taken,   Taken,  Taken,  Taken, Taken,    No,      Taken],
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
             Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
-            Self::AddDevice | Self::RemoveDevice  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
+            Self::AddDevice | Self::AddDisk
+            | Self::RemoveDevice                  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
             Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Interrupts | Self::TestInterrupt=> [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Nmi | Self::PowerButton         => [No,  No,     No,      YES,    YES,    YES,   No,       No,      No],
@@ -189,6 +193,7 @@ impl Verb {
             Self::Counters => "cannot count",
             Self::Events => "cannot show events",
             Self::AddDevice | Self::CheckDevice => "cannot add the device",
+            Self::AddDisk => "cannot add the disk",
             Self::RemoveDevice => "cannot remove the device",
             Self::Interrupts => "cannot show interrupts",
             Self::TestInterrupt => "cannot test an interrupt",
@@ -288,6 +293,7 @@ pub(super) mod tests {
             Request::Counters,
             Request::Events(Follow::default()),
             Request::AddDevice(device.clone()),
+            Request::AddDisk(serde_json::from_str(r#"{"path":"/nowhere"}"#).unwrap()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),
             Request::Interrupts(None),

@@ -85,7 +85,9 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Vcpu => vec![RUN_GUEST, COMMON, DEVICE_ACCESS],
         Kind::Relay => vec![COMMON, OWNERSHIP, WAIT, ROUTES],
         Kind::Monitor => vec![COMMON, OWNERSHIP, WAIT],
-        Kind::Worker => vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, THREADS],
+        Kind::Disk => vec![STORAGE, COMMON],
+        // A superset of `Disk`, whose threads it starts.
+        Kind::Worker => vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, STORAGE, THREADS],
         // A superset of all that it starts.
         Kind::Main => {
             vec![
@@ -95,6 +97,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 DEVICE_ACCESS,
                 ROUTES,
                 BUILD,
+                STORAGE,
                 THREADS,
                 WAIT,
                 CONNECTIONS,
@@ -227,9 +230,8 @@ const RUN_GUEST: &[Call] = &[ioctls(&[
     KVM_KVMCLOCK_CTRL,
 ])];
 
-/// What a guest's access to a passed-through function causes on the vCPU's own
-/// thread: configuration space (a reset is a write there), interrupts, windows onto
-/// BARs. Nothing is opened, closed, unmapped, or mapped for DMA here.
+/// What a guest's access to a function causes on the vCPU's own thread: configuration
+/// space (a reset is a write there), interrupts, windows onto BARs, doorbells. Nothing is opened, closed, unmapped, or mapped for DMA here.
 const DEVICE_ACCESS: &[Call] = &[
     call(libc::SYS_pread64),
     call(libc::SYS_pwrite64),
@@ -239,11 +241,21 @@ const DEVICE_ACCESS: &[Call] = &[
     // A vector goes into the relay thread's hands.
     call(libc::SYS_epoll_ctl),
     call(libc::SYS_timerfd_settime),
-    ioctls(&[KVM_IRQFD, KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_SET_IRQS]),
+    ioctls(&[KVM_IRQFD, KVM_IOEVENTFD, KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_SET_IRQS]),
 ];
 
 /// Delivering without a route, and the route table itself.
 const ROUTES: &[Call] = &[ioctls(&[KVM_SIGNAL_MSI, KVM_IRQFD, KVM_SET_GSI_ROUTING])];
+
+/// A disk's requests, on what is open.
+const STORAGE: &[Call] = &[
+    call(libc::SYS_preadv),
+    call(libc::SYS_pwritev),
+    // Zeros, where nothing better is offered.
+    call(libc::SYS_pwrite64),
+    call(libc::SYS_fdatasync),
+    call(libc::SYS_fallocate),
+];
 
 /// Opening, inspecting and closing devices, and mapping RAM for them.
 const BUILD: &[Call] = &[
@@ -258,6 +270,8 @@ const BUILD: &[Call] = &[
     call(libc::SYS_readlinkat),
     call(libc::SYS_access),
     call(libc::SYS_faccessat2),
+    // A disk's image is nobody else's.
+    call(libc::SYS_flock),
     // Reading RLIMIT_MEMLOCK before RAM is pinned: no new limit is given.
     one_of(libc::SYS_prlimit64, 2, &[0]),
     DESCRIPTOR_FLAGS,
@@ -331,10 +345,7 @@ const MACHINE: &[Call] = &[
     call(libc::SYS_unlink),
     call(libc::SYS_memfd_create),
     call(libc::SYS_ftruncate),
-    call(libc::SYS_fallocate),
     call(libc::SYS_fsync),
-    call(libc::SYS_fdatasync),
-    call(libc::SYS_flock),
     one_of(libc::SYS_fcntl, 1, &[constant(F_ADD_SEALS), constant(F_OFD_SETLK)]),
     one_of(libc::SYS_socket, 0, &[constant(libc::AF_UNIX)]),
     one_of(libc::SYS_socketpair, 0, &[constant(libc::AF_UNIX)]),

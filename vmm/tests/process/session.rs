@@ -93,6 +93,9 @@ const PAUSED: (u16, &str) = (400, "vm.paused");
 const NOWHERE: Option<&str> = Some(
     r#"{"id":"gpu0","pci_segment":0,"path":"/sys/bus/pci/devices/ffff:ff:1f.7","x_exclude_mmap_bars":[]}"#,
 );
+const DISK: Option<&str> = Some(
+    r#"{"pci_segment":0,"path":"/nowhere/a.raw","readonly":false,"direct":false,"num_queues":1,"queue_size":128,"vhost_user":false,"disable_io_uring":false,"disable_aio":false,"backing_files":false,"sparse":true,"image_type":"Unknown","lock_granularity":"ByteRange"}"#,
+);
 const GPU: Option<&str> = Some(r#"{"id":"gpu0"}"#);
 const CONFIG: Option<&str> = Some(
     "{\n  \"payload\": {\"kernel\": \"KERNEL\"},\n  \"cpus\": {\"boot_vcpus\": 2, \"max_vcpus\": 2},\n  \"memory\": {\"size\": 67108864}\n}\n",
@@ -112,12 +115,9 @@ pub const SESSION: &[Step] = &[
     no("PUT vm.nmi", None, NO_VM),
     no("PUT vm.power-button", None, NO_VM),
     no("PUT vm.add-device", NOWHERE, NO_VM),
+    no("PUT vm.add-disk", DISK, NO_VM),
     no("PUT vm.remove-device", GPU, NO_VM),
     // What hotbay does not have says so, VM or not.
-    absent(
-        "PUT vm.add-disk",
-        r#"{"pci_segment":0,"path":"/a.raw","readonly":false,"direct":false,"num_queues":1,"queue_size":128,"vhost_user":false,"disable_io_uring":false,"disable_aio":false,"backing_files":false,"sparse":true,"image_type":"Unknown","lock_granularity":"ByteRange"}"#,
-    ),
     absent(
         "PUT vm.add-net",
         r#"{"pci_segment":0,"tap":"tap0","mac":"02:00:00:00:00:01","num_queues":2,"queue_size":256,"vhost_user":false,"vhost_mode":"Client","offload_tso":true,"offload_ufo":true,"offload_csum":true}"#,
@@ -172,6 +172,7 @@ pub const SESSION: &[Step] = &[
     json("GET vm.info", r#""state":"Running""#),
     json("GET vm.counters", "{"),
     no("PUT vm.add-device", NOWHERE, (404, "device.bad-path")),
+    no("PUT vm.add-disk", DISK, (404, "device.bad-path")),
     no("PUT vm.remove-device", GPU, (404, "device.not-found")),
     done("PUT vm.power-button", None),
     done("PUT vm.reboot", None),

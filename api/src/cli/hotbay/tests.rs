@@ -184,3 +184,12 @@ fn help_and_version_are_printed() {
         assert!(matches!(line, Line::Say(text) if text.contains("hotbay")), "{word}");
     }
 }
+
+#[test]
+fn disks_are_read_as_cloud_hypervisor_reads_them() {
+    let line = "hotbay --kernel /k --disk path=/a.raw,readonly=on,num_queues=2 path=/b,direct=on";
+
+    let disks = parsed(line).vm.unwrap().disks.unwrap();
+
+    assert_eq!((disks[0].readonly, disks[0].num_queues, disks[1].direct), (true, 2, true));
+}

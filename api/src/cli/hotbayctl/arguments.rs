@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::super::Misuse;
-use super::super::hotbay::device;
+use super::super::hotbay::{device, disk};
 use super::foreign::Theirs;
 use super::show::Show;
 use crate::request::Request;
@@ -61,6 +61,12 @@ pub(super) enum Ours {
         /// path=/sys/bus/pci/devices/BDF,id=NAME,pci_segment=N,pci_device_id=N,
         /// x_exclude_mmap_bars=[N,...],x_msix_noresize=on,x_exact_pending=on
         device_config: String,
+    },
+    /// Give the guest a disk
+    AddDisk {
+        /// path=IMAGE,id=NAME,readonly=on,direct=on,num_queues=N,queue_size=N,serial=TEXT,
+        /// pci_segment=N,pci_device_id=N
+        disk_config: String,
     },
     /// Boot the created VM
     Boot,
@@ -140,7 +146,7 @@ impl Ours {
             Self::Info => Show::Info,
             Self::Counters => Show::Counters,
             Self::Ping => Show::Ping,
-            Self::AddDevice { .. } => Show::Added,
+            Self::AddDevice { .. } | Self::AddDisk { .. } => Show::Added,
             Self::Boot
             | Self::CheckDevice { .. }
             | Self::Create { .. }
@@ -163,6 +169,7 @@ impl Ours {
             Self::AddDevice { device_config } => {
                 Request::AddDevice(device("add-device", &device_config)?)
             }
+            Self::AddDisk { disk_config } => Request::AddDisk(disk("add-disk", &disk_config)?),
             Self::Boot => Request::Boot,
             Self::CheckDevice { device_config } => {
                 Request::CheckDevice(device("check-device", &device_config)?)

@@ -11,11 +11,6 @@ use crate::route::Wire;
 /// Verbs that hotbay does not have.
 #[derive(Debug, Subcommand)]
 pub(super) enum Theirs {
-    /// Add a block device (not offered by hotbay)
-    AddDisk {
-        /// path=FILE,readonly=on|off,id=NAME,...
-        disk_config: String,
-    },
     /// Add a virtio-fs device (not offered by hotbay)
     AddFs {
         /// tag=TAG,socket=PATH,id=NAME,...
@@ -111,7 +106,6 @@ pub(super) enum Theirs {
 /// The request of such a verb.
 pub(super) fn wire(verb: Theirs) -> Result<Wire, Misuse> {
     let (verb, body) = match verb {
-        Theirs::AddDisk { disk_config } => ("vm.add-disk", any("add-disk", &disk_config)?),
         Theirs::AddFs { fs_config } => ("vm.add-fs", any("add-fs", &fs_config)?),
         Theirs::AddGenericVhostUser { generic_vhost_user_config: text } => {
             ("vm.add-generic-vhost-user", any("add-generic-vhost-user", &text)?)
@@ -186,11 +180,11 @@ mod tests {
 
     #[test]
     fn options_become_json_as_they_look() {
-        let config = "path=/a.raw,readonly=on,num_queues=2,queue_sizes=[64,128],serial=\"a,b\"";
-        let expected = json!({"path": "/a.raw", "readonly": true, "num_queues": 2,
-            "queue_sizes": [64, 128], "serial": "a,b"});
+        let config = "tag=fs,writable=on,num_queues=2,queue_sizes=[64,128],socket=\"/a,b\"";
+        let expected = json!({"tag": "fs", "writable": true, "num_queues": 2,
+            "queue_sizes": [64, 128], "socket": "/a,b"});
 
-        assert_eq!(body(Theirs::AddDisk { disk_config: config.to_owned() }), expected);
+        assert_eq!(body(Theirs::AddFs { fs_config: config.to_owned() }), expected);
     }
 
     #[test]

@@ -100,6 +100,10 @@ fn answer(request: &Request) -> Answer {
             id: device.id.clone().unwrap_or_default(),
             bdf: "0000:00:01.0".to_owned(),
         })),
+        Request::AddDisk(disk) => Ok(Response::Added(PciDeviceInfo {
+            id: disk.id.clone().unwrap_or_default(),
+            bdf: "0000:00:02.0".to_owned(),
+        })),
         Request::RemoveDevice(device) => Err(Fault::plain(
             Status::NotFound,
             code::DEVICE_NOT_FOUND,

@@ -1,0 +1,89 @@
+//! Anything that a client may have a guest get, checked: one kind a variant.
+
+use std::path::Path;
+
+use devices::pci::{Segment, Slot};
+
+use super::device::{DeviceId, DeviceSpec, NoSegment};
+use super::disk::DiskSpec;
+use crate::sandbox::Grant;
+
+/// What a guest is to get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A function of the host's.
+    Host(DeviceSpec),
+    /// A disk of ours.
+    Disk(DiskSpec),
+}
+
+impl Wanted {
+    /// Who it is, if that has been said.
+    pub fn id(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Host(spec) => spec.id.as_ref(),
+            Self::Disk(spec) => spec.id.as_ref(),
+        }
+    }
+
+    /// The same, with this name.
+    #[must_use]
+    pub fn named(self, id: DeviceId) -> Self {
+        let id = Some(id);
+        match self {
+            Self::Host(spec) => Self::Host(DeviceSpec { id, ..spec }),
+            Self::Disk(spec) => Self::Disk(DiskSpec { id, ..spec }),
+        }
+    }
+
+    /// What generated names of its kind begin with.
+    pub fn prefix(&self) -> &'static str {
+        match self {
+            Self::Host(_) => "_vfio",
+            Self::Disk(_) => "_disk",
+        }
+    }
+
+    /// Where the host has it.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Host(spec) => &spec.path,
+            Self::Disk(spec) => &spec.path,
+        }
+    }
+
+    /// What must be reachable for it, besides what hotbay always needs.
+    pub fn grant(&self) -> Option<Grant> {
+        match self {
+            Self::Host(_) => None,
+            Self::Disk(spec) => Some(spec.path()),
+        }
+    }
+
+    /// On which segment, and in which slot if that matters.
+    pub fn place(&self) -> (Segment, Option<Slot>) {
+        match self {
+            Self::Host(spec) => (spec.segment, spec.slot),
+            Self::Disk(spec) => (spec.segment, spec.slot),
+        }
+    }
+
+    /// Refuses a segment that a VM with `segments` of them does not have.
+    pub fn fits(&self, segments: u8) -> Result<(), NoSegment> {
+        let (segment, _) = self.place();
+        let there = segment.number() < segments;
+        if there { Ok(()) } else { Err(NoSegment(segment, segments.into())) }
+    }
+}
+
+impl From<DeviceSpec> for Wanted {
+    fn from(spec: DeviceSpec) -> Self {
+        Self::Host(spec)
+    }
+}
+
+impl From<DiskSpec> for Wanted {
+    fn from(spec: DiskSpec) -> Self {
+        Self::Disk(spec)
+    }
+}

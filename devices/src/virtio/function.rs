@@ -128,7 +128,7 @@ impl Function {
     /// What it has done so far, by name.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut counters = self.transport.device().counters();
-        counters.push(("malformed_requests", self.transport.malformed()));
+        counters.extend(self.transport.counters());
         counters
     }
 

@@ -2,7 +2,7 @@
 //! (virtio 1.2, 4.1.4).
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -33,6 +33,8 @@ pub(super) struct Transport {
     desks: Box<[Arc<Desk>]>,
     trouble: Arc<Trouble>,
     memory: Memory,
+    /// Notifications that took an exit, having no doorbell.
+    trapped: AtomicU64,
 }
 
 impl Transport {
@@ -48,7 +50,8 @@ impl Transport {
         let desks = (0..count).map(|_| Desk::new().map(Arc::new)).collect::<io::Result<_>>()?;
         let trouble = Arc::<Trouble>::default();
         let registers = Mutex::new(registers);
-        let transport = Self { device, registers, interrupts, desks, trouble, memory };
+        let trapped = AtomicU64::new(0);
+        let transport = Self { device, registers, interrupts, desks, trouble, memory, trapped };
         let workers = (0..count).map(|index| transport.worker(index)).collect();
         Ok((transport, workers))
     }
@@ -77,9 +80,12 @@ impl Transport {
         self.desks.iter().map(|desk| desk.bell())
     }
 
-    /// Chains that broke a rule.
-    pub(super) fn malformed(&self) -> u64 {
-        self.trouble.malformed.load(Ordering::Relaxed)
+    /// What the transport has to count, by name.
+    pub(super) fn counters(&self) -> [(&'static str, u64); 2] {
+        [
+            ("malformed_requests", self.trouble.malformed.load(Ordering::Relaxed)),
+            ("trapped_notifications", self.trapped.load(Ordering::Relaxed)),
+        ]
     }
 
     /// As after power-on. Waits for requests under way: not for a vCPU.
@@ -226,6 +232,7 @@ impl Access for Transport {
             Some((Part::Common, at)) => self.write_common(at, data),
             // As good as a doorbell, only slower; the address says which queue.
             Some((Part::Notify, at)) => {
+                self.trapped.fetch_add(1, Ordering::Relaxed);
                 let index = usize::try_from(at / NOTIFY_STEP).unwrap_or(usize::MAX);
                 self.desks.get(index).into_iter().for_each(|desk| desk.ring());
             }

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod payload;
 pub mod platform;
 pub mod prefault;
+pub mod rng;
 
 /// Fields that Cloud Hypervisor knows and hotbay does not act on, by the name of the body
 /// in `openapi/hotbay.yaml`, each with its default as JSON text.
@@ -31,6 +32,7 @@ pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
     ("ConsoleConfig", console::KNOWN),
     ("AddDevice", device::ADD_KNOWN),
     ("DiskConfig", disk::KNOWN),
+    ("RngConfig", rng::KNOWN),
 ];
 
 #[cfg(test)]

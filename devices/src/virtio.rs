@@ -19,6 +19,7 @@ pub mod function;
 mod interrupts;
 mod layout;
 mod registers;
+pub mod rng;
 #[cfg(test)]
 mod testing;
 mod transport;

@@ -11,6 +11,7 @@ use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::prefault;
+use api::schema::rng::RngConfig;
 use devices::pci::Segment;
 
 use crate::boot::Payload;
@@ -20,10 +21,12 @@ use crate::sandbox::Grant;
 pub mod device;
 pub mod disk;
 pub mod reach;
+pub mod rng;
 pub mod wanted;
 
 use self::device::{DeviceError, DeviceSpec, NoSegment};
 use self::disk::DiskSpec;
+use self::rng::RngSpec;
 use self::wanted::Wanted;
 
 /// Most vCPUs: their APIC ids are 0 to 254, 255 addresses them all.
@@ -44,7 +47,7 @@ pub struct VmSpec {
     pub payload: Option<Payload>,
     /// Where its serial port goes.
     pub serial: SerialSpec,
-    /// Devices it has from the start, disks first.
+    /// Devices it has from the start: disks, the source of random numbers, host functions.
     pub devices: Vec<Wanted>,
     /// What stays reachable besides its own paths, if the process is to reach no more.
     pub landlock: Option<Vec<Grant>>,
@@ -131,6 +134,7 @@ impl TryFrom<VmConfig> for VmSpec {
             console,
             platform,
             disks,
+            rng,
             devices,
             landlock_enable,
             landlock_rules,
@@ -149,7 +153,10 @@ impl TryFrom<VmConfig> for VmSpec {
             memory: memory.try_into()?,
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
-            devices: wanted(disks.unwrap_or_default(), devices.unwrap_or_default(), segments)?,
+            devices: wanted(
+                (disks.unwrap_or_default(), rng, devices.unwrap_or_default()),
+                segments,
+            )?,
             landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
         })
     }
@@ -163,14 +170,14 @@ fn segments(body: &PlatformConfig) -> Result<u8, SpecError> {
 
 /// Every device, each on a segment that there is and with a name of its own.
 fn wanted(
-    disks: Vec<DiskConfig>,
-    functions: Vec<AddDevice>,
+    (disks, rng, functions): (Vec<DiskConfig>, Option<RngConfig>, Vec<AddDevice>),
     segments: u8,
 ) -> Result<Vec<Wanted>, SpecError> {
     let disks = disks.into_iter().map(|body| DiskSpec::try_from(body).map(Wanted::Disk));
+    let rng = rng.into_iter().map(|body| RngSpec::try_from(body).map(Wanted::Rng));
     let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
     let mut all: Vec<Wanted> = Vec::new();
-    for wanted in disks.chain(functions) {
+    for wanted in disks.chain(rng).chain(functions) {
         let wanted = wanted?;
         if let Err(error) = wanted.fits(segments) {
             return Err(SpecError::NoSegment(wanted.path().to_owned(), error));

@@ -72,16 +72,17 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let vm = vmm.vm.as_ref().ok_or(Refusal::NotCreated)?;
     let machine = vm.stage.machine();
     let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
-    let (mut disks, mut devices) = (Vec::new(), Vec::new());
+    let (mut disks, mut rng, mut devices) = (Vec::new(), None, Vec::new());
     for wanted in specs {
         match wanted {
             Wanted::Host(spec) => devices.push(spec.into()),
             Wanted::Disk(spec) => disks.push(spec.into()),
+            Wanted::Rng(spec) => rng = Some(spec.into()),
         }
     }
     let devices = Some(devices).filter(|devices| !devices.is_empty());
     let disks = Some(disks).filter(|disks| !disks.is_empty());
-    let mut config = VmConfig { disks, devices, ..vm.config.clone() };
+    let mut config = VmConfig { disks, rng, devices, ..vm.config.clone() };
     let console = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
     if let Some(pty) = console.and_then(Console::pty) {
         config.serial.file = Some(pty.to_owned());

@@ -17,11 +17,11 @@
 
 mod arrival;
 mod build;
-mod disk;
 mod error;
 mod interrupts;
 mod notices;
 mod occupant;
+mod own;
 mod remove;
 mod reset;
 mod roots;
@@ -315,6 +315,7 @@ impl Bay {
                 What::Host(Passing { spec, function, others })
             }
             Wanted::Disk(spec) => What::Disk(spec),
+            Wanted::Rng(spec) => What::Rng(spec),
         };
         let place = self.roots.reserve(segment, slot)?;
         Ok(build::Plan { id, what, place, host: self.host.clone() })

@@ -7,7 +7,7 @@
 //! started while the first thread is still unfiltered; then the first thread, the event loop,
 //! applies [`Kind::Main`], which is by construction the union of what it needs
 //! itself and what vCPUs and workers need, because it starts those at any time. Threads that a worker starts keep the worker's list,
-//! which is a superset of what a disk's threads narrow themselves to.
+//! which is a superset of what threads of devices of ours narrow themselves to.
 //!
 //! **What nobody may do**: start processes or programs, trace, make memory
 //! executable, open other sockets than Unix ones, or use an ioctl whose number
@@ -62,13 +62,23 @@ pub enum Kind {
     Monitor,
     /// Serves a queue of a disk.
     Disk,
+    /// Serves a queue that wants random numbers.
+    Rng,
     /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Http, Self::Vcpu, Self::Relay, Self::Worker, Self::Monitor, Self::Disk, Self::Main];
+    const ALL: [Self; 8] = [
+        Self::Http,
+        Self::Vcpu,
+        Self::Relay,
+        Self::Worker,
+        Self::Monitor,
+        Self::Disk,
+        Self::Rng,
+        Self::Main,
+    ];
 }
 
 /// No sandbox, so better no process.

@@ -146,6 +146,9 @@ struct Machine {
     /// Disk that the guest gets: path=IMAGE,id=NAME,readonly=on,direct=on,num_queues=N,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     disk: Vec<String>,
+    /// Source of random numbers that the guest gets: src=/dev/urandom,id=NAME,...
+    #[arg(long, value_name = "OPTIONS", requires = "kernel")]
+    rng: Option<String>,
     /// Host device that the guest gets: path=/sys/bus/pci/devices/BDF,id=NAME,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     device: Vec<String>,
@@ -196,6 +199,14 @@ const PLATFORM: &[Key] = &[
     Key("oem_strings", "oem_strings", Kind::Text),
     Key("tdx", "tdx", Kind::Switch),
     Key("sev_snp", "sev_snp", Kind::Switch),
+];
+
+const RNG: &[Key] = &[
+    Key("src", "src", Kind::Text),
+    Key("id", "id", Kind::Text),
+    Key("pci_segment", "pci_segment", Kind::Number),
+    Key("pci_device_id", "pci_device_id", Kind::Number),
+    Key("iommu", "iommu", Kind::Switch),
 ];
 
 const DEVICE: &[Key] = &[
@@ -260,6 +271,9 @@ impl Machine {
         let disks = self.disk.iter().map(|text| disk("--disk", text));
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
         config.disks = Some(disks).filter(|disks| !disks.is_empty());
+        if let Some(text) = self.rng {
+            config.rng = Some(body("--rng", &text, object("--rng", &text, RNG)?)?);
+        }
         let devices = self.device.iter().map(|text| device("--device", text));
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         config.devices = Some(devices).filter(|devices| !devices.is_empty());

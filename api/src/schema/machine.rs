@@ -11,6 +11,7 @@ use super::landlock::LandlockConfig;
 use super::memory::MemoryConfig;
 use super::payload::PayloadConfig;
 use super::platform::PlatformConfig;
+use super::rng::RngConfig;
 
 /// A virtual machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,10 @@ pub struct VmConfig {
     /// Disks it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<Vec<DiskConfig>>,
+    /// Its source of random numbers; none when absent, unlike Cloud Hypervisor's, which
+    /// is always there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rng: Option<RngConfig>,
     /// Host devices it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<AddDevice>>,
@@ -60,6 +65,7 @@ impl Default for VmConfig {
             console: default_console(),
             platform: None,
             disks: None,
+            rng: None,
             devices: None,
             landlock_enable: false,
             landlock_rules: None,
@@ -90,10 +96,6 @@ pub(super) const KNOWN: Table = &[
     ("pvmemcontrol", "null"),
     ("pvpanic", "false"),
     ("rate_limit_groups", "null"),
-    (
-        "rng",
-        r#"{"src":"/dev/urandom","iommu":false,"id":null,"pci_segment":0,"pci_device_id":null}"#,
-    ),
     ("rtc", r#"{"iommu":false,"id":null,"pci_segment":0,"pci_device_id":null}"#),
     ("sgx_epc", "null"),
     ("tpm", "null"),

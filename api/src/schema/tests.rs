@@ -7,7 +7,7 @@ use super::device::{AddDevice, RemoveDevice};
 use super::disk::DiskConfig;
 use super::known::Table;
 use super::machine::VmConfig;
-use super::{console, cpus, device, disk, machine, memory, payload, platform};
+use super::{console, cpus, device, disk, machine, memory, payload, platform, rng};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -43,9 +43,10 @@ fn whole_configuration_at_its_defaults_passes() {
         "serial": {"mode": "File", "file": "/tmp/log"},
         "console": {"mode": "Off"},
         "disks": [{"path": "/a.raw"}],
+        "rng": {"src": "/dev/urandom"},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
     });
-    let tables: [(&str, Table); 8] = [
+    let tables: [(&str, Table); 9] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
@@ -53,6 +54,7 @@ fn whole_configuration_at_its_defaults_passes() {
         ("/platform", platform::KNOWN),
         ("/console", console::KNOWN),
         ("/disks/0", disk::KNOWN),
+        ("/rng", rng::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
     ];
     for (pointer, table) in tables {

@@ -20,6 +20,7 @@ use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
 use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
+use api::schema::rng::RngConfig;
 use serde::Serialize;
 use serde_json::{Value, to_value};
 
@@ -47,6 +48,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("MemoryConfig", value(&config.memory)),
         ("ConsoleConfig", value(&config.serial)),
         ("AddDevice", value(&config.devices.as_ref().unwrap()[0])),
+        ("RngConfig", value(&config.rng)),
         ("DiskConfig", value(&config.disks.as_ref().unwrap()[0])),
         ("LandlockConfig", value(&config.landlock_rules.as_ref().unwrap()[0])),
         (
@@ -110,6 +112,12 @@ fn full_config() -> VmConfig {
             pci_segment: 0,
             pci_device_id: Some(1),
         }]),
+        rng: Some(RngConfig {
+            src: "/x".into(),
+            id: Some("a".to_owned()),
+            pci_segment: 0,
+            pci_device_id: Some(1),
+        }),
         devices: Some(vec![AddDevice {
             path: "/x".into(),
             id: Some("a".to_owned()),

@@ -6,6 +6,7 @@ use devices::pci::{Segment, Slot};
 
 use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
+use super::rng::RngSpec;
 use crate::sandbox::Grant;
 
 /// What a guest is to get.
@@ -15,6 +16,8 @@ pub enum Wanted {
     Host(DeviceSpec),
     /// A disk of ours.
     Disk(DiskSpec),
+    /// A source of random numbers.
+    Rng(RngSpec),
 }
 
 impl Wanted {
@@ -23,6 +26,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => spec.id.as_ref(),
             Self::Disk(spec) => spec.id.as_ref(),
+            Self::Rng(spec) => spec.id.as_ref(),
         }
     }
 
@@ -33,6 +37,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => Self::Host(DeviceSpec { id, ..spec }),
             Self::Disk(spec) => Self::Disk(DiskSpec { id, ..spec }),
+            Self::Rng(spec) => Self::Rng(RngSpec { id, ..spec }),
         }
     }
 
@@ -41,6 +46,7 @@ impl Wanted {
         match self {
             Self::Host(_) => "_vfio",
             Self::Disk(_) => "_disk",
+            Self::Rng(_) => "_rng",
         }
     }
 
@@ -49,6 +55,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => &spec.path,
             Self::Disk(spec) => &spec.path,
+            Self::Rng(spec) => &spec.source,
         }
     }
 
@@ -57,6 +64,7 @@ impl Wanted {
         match self {
             Self::Host(_) => None,
             Self::Disk(spec) => Some(spec.path()),
+            Self::Rng(spec) => Some(spec.path()),
         }
     }
 
@@ -65,6 +73,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => (spec.segment, spec.slot),
             Self::Disk(spec) => (spec.segment, spec.slot),
+            Self::Rng(spec) => (spec.segment, spec.slot),
         }
     }
 
@@ -85,5 +94,11 @@ impl From<DeviceSpec> for Wanted {
 impl From<DiskSpec> for Wanted {
     fn from(spec: DiskSpec) -> Self {
         Self::Disk(spec)
+    }
+}
+
+impl From<RngSpec> for Wanted {
+    fn from(spec: RngSpec) -> Self {
+        Self::Rng(spec)
     }
 }

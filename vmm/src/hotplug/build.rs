@@ -12,9 +12,10 @@ use devices::vfio::room;
 
 use super::occupant::Occupant;
 use super::roots::Place;
-use super::{AddError, Host, disk};
+use super::{AddError, Host, own};
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::config::disk::DiskSpec;
+use crate::config::rng::RngSpec;
 use crate::config::wanted::Wanted;
 use crate::irq::lines::Pin;
 use crate::watch::Source;
@@ -33,6 +34,8 @@ pub(super) enum What {
     Host(Passing),
     /// A disk of ours.
     Disk(DiskSpec),
+    /// A source of random numbers.
+    Rng(RngSpec),
 }
 
 impl What {
@@ -43,6 +46,7 @@ impl What {
                 (Wanted::Host(spec.clone()), Some(function.clone()))
             }
             Self::Disk(spec) => (Wanted::Disk(spec.clone()), None),
+            Self::Rng(spec) => (Wanted::Rng(spec.clone()), None),
         }
     }
 }
@@ -64,8 +68,8 @@ pub struct Built {
 
 impl Plan {
     /// Finds out whether [`Self::build`] would be refused, without opening the
-    /// function or mapping RAM. The slot is free again before the answer. Of a disk
-    /// there is nothing to find out but by opening it.
+    /// function or mapping RAM. The slot is free again before the answer. Of a
+    /// device of ours there is nothing to find out but by opening what is behind it.
     pub(super) fn preflight(self) -> Result<(), AddError> {
         let Self { what, place, host, .. } = self;
         let What::Host(passing) = what else { return Ok(()) };
@@ -81,7 +85,11 @@ impl Plan {
             What::Host(passing) => passing.build(place, &host, progress),
             What::Disk(spec) => {
                 progress.enter(Phase::Opening);
-                disk::build(&id, spec, place, &host)
+                own::disk(&id, spec, place, &host)
+            }
+            What::Rng(spec) => {
+                progress.enter(Phase::Opening);
+                own::rng(&id, spec, place, &host)
             }
         }
     }

@@ -44,6 +44,9 @@ pub enum AddError {
     /// The image or block device of a disk.
     #[error("cannot use {} as a disk", .0.display())]
     Disk(PathBuf, #[source] OpenError),
+    /// Where random numbers come from.
+    #[error("cannot take random numbers from {}", .0.display())]
+    Source(PathBuf, #[source] io::Error),
     /// What serves a device of ours.
     #[error("cannot make the queues of the device")]
     Queues(#[source] io::Error),
@@ -89,6 +92,7 @@ impl AddError {
                 (Status::Internal, code::DEVICE_BROKEN)
             }
             Self::Disk(_, error) => disk_class(error),
+            Self::Source(_, error) => open_class(error),
             Self::Open(..) | Self::Queues(_) | Self::Worker(_) => {
                 (Status::Internal, code::DEVICE_HOST_FAILED)
             }
@@ -132,13 +136,21 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
 
 fn disk_class(error: &OpenError) -> (Status, &'static str) {
     match error {
-        OpenError::Open(error) if error.kind() == io::ErrorKind::NotFound => {
-            (Status::NotFound, code::DEVICE_BAD_PATH)
-        }
-        OpenError::Open(error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
+        OpenError::Open(error) => open_class(error),
         OpenError::NoDisk | OpenError::Empty(_) => (Status::BadRequest, code::DEVICE_BAD_PATH),
         OpenError::Taken => (Status::BadRequest, code::DEVICE_IN_USE),
-        OpenError::Open(_) | OpenError::Inspect(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
+        OpenError::Lock(_) | OpenError::Inspect(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
+    }
+}
+
+/// A file of the client's choice was not opened.
+fn open_class(error: &io::Error) -> (Status, &'static str) {
+    if error.kind() == io::ErrorKind::NotFound {
+        (Status::NotFound, code::DEVICE_BAD_PATH)
+    } else if denied(error) {
+        (Status::Internal, code::DEVICE_PERMISSION)
+    } else {
+        (Status::Internal, code::DEVICE_HOST_FAILED)
     }
 }
 

@@ -86,7 +86,8 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Relay => vec![COMMON, OWNERSHIP, WAIT, ROUTES],
         Kind::Monitor => vec![COMMON, OWNERSHIP, WAIT],
         Kind::Disk => vec![STORAGE, COMMON],
-        // A superset of `Disk`, whose threads it starts.
+        Kind::Rng => vec![COMMON],
+        // A superset of those two, whose threads it starts.
         Kind::Worker => vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, STORAGE, THREADS],
         // A superset of all that it starts.
         Kind::Main => {

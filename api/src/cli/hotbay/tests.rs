@@ -186,10 +186,13 @@ fn help_and_version_are_printed() {
 }
 
 #[test]
-fn disks_are_read_as_cloud_hypervisor_reads_them() {
-    let line = "hotbay --kernel /k --disk path=/a.raw,readonly=on,num_queues=2 path=/b,direct=on";
+fn disks_and_random_numbers_are_read_as_cloud_hypervisor_reads_them() {
+    let line = "hotbay --kernel /k --disk path=/a.raw,readonly=on,num_queues=2 path=/b,direct=on --rng src=/r";
 
-    let disks = parsed(line).vm.unwrap().disks.unwrap();
+    let vm = parsed(line).vm.unwrap();
+
+    assert_eq!(vm.rng.unwrap().src.to_str(), Some("/r"));
+    let disks = vm.disks.unwrap();
 
     assert_eq!((disks[0].readonly, disks[0].num_queues, disks[1].direct), (true, 2, true));
 }

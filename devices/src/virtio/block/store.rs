@@ -39,6 +39,11 @@ pub enum OpenError {
         "another disk or process has it; share it by readonly=on on both sides, or give each its own"
     )]
     Taken,
+    /// Its file system knows no locks.
+    #[error(
+        "cannot lock it; readonly=on needs a lock too, so put it on a file system that has them"
+    )]
+    Lock(#[source] io::Error),
     /// The host does not say.
     #[error("cannot find out what it is")]
     Inspect(#[source] io::Error),
@@ -77,7 +82,7 @@ impl Store {
         let lock = if access.readonly { file.try_lock_shared() } else { file.try_lock() };
         lock.map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Taken,
-            TryLockError::Error(error) => OpenError::Inspect(error),
+            TryLockError::Error(error) => OpenError::Lock(error),
         })?;
         let bytes = file.seek(SeekFrom::End(0)).map_err(OpenError::Inspect)?;
         if bytes < SECTOR {

@@ -12,6 +12,7 @@ use fuzz::draw::Draw;
 use libfuzzer_sys::fuzz_target;
 use vmm::config::VmSpec;
 use vmm::config::device::DeviceSpec;
+use vmm::config::disk::DiskSpec;
 
 fuzz_target!(|input: &[u8]| {
     let mut draw = Draw::new(input);
@@ -42,6 +43,11 @@ fn understood(request: &Request) {
         }
         Request::AddDevice(device) => {
             if let Err(error) = DeviceSpec::try_from(device.clone()) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+        Request::AddDisk(disk) => {
+            if let Err(error) = DiskSpec::try_from(disk.clone()) {
                 assert!(!error.to_string().is_empty());
             }
         }

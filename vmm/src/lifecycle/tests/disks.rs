@@ -107,6 +107,23 @@ fn image_that_cannot_be_a_disk_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn source_of_random_numbers_is_a_device_that_comes_and_goes_too() {
+    let Some(mut scene) = scene() else { return };
+    let mut config = scene.vmm.vm.as_ref().unwrap().config.clone();
+    config.rng = Some(serde_json::from_str(r#"{"src":"/dev/urandom"}"#).unwrap());
+    scene.answer(Request::Delete).unwrap();
+    scene.answer(Request::Create(Box::new(config))).unwrap();
+
+    scene.boot();
+
+    let Ok(Response::Info(info)) = scene.answer(Request::Info) else { panic!() };
+    assert_eq!(info.config.rng.unwrap().id.as_deref(), Some("_rng0"));
+    assert_eq!(scene.answer(removal("_rng0")), Ok(Response::Done));
+    let Ok(Response::Info(info)) = scene.answer(Request::Info) else { panic!() };
+    assert_eq!(info.config.rng, None);
+}
+
+#[test]
 fn counters_and_interrupts_of_a_disk_are_shown() {
     let Some(mut scene) = running() else { return };
     scene.answer(Request::AddDisk(disk(&image()))).unwrap();

@@ -1,4 +1,4 @@
-//! What a worker does to make a disk: straight on, each step undone by drop.
+//! What a worker does to make a device of ours: straight on, each step undone by drop.
 
 use std::io;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::thread::{Builder, JoinHandle};
 
 use devices::virtio::block::Disk;
 use devices::virtio::function::{Function, Machine};
+use devices::virtio::rng::Rng;
 use devices::virtio::{Device, Worker};
 
 use super::build::Built;
@@ -14,16 +15,20 @@ use super::roots::Place;
 use super::{AddError, Host};
 use crate::config::device::DeviceId;
 use crate::config::disk::DiskSpec;
+use crate::config::rng::RngSpec;
 use crate::kvm::doorbells::IoEvents;
 use crate::seccomp::{Filters, Kind};
 
 /// Bytes of a queue's thread's stack.
 const STACK: usize = 256 << 10;
-const NAME: &str = "disk";
+
+/// What a device's threads are called, and may do.
+#[derive(Clone, Copy)]
+struct Threads(&'static str, Kind);
 
 /// Opens and locks the image, and starts a thread for each queue. They wait until the
 /// guest's driver has set their queues up.
-pub(super) fn build(
+pub(super) fn disk(
     id: &DeviceId,
     spec: DiskSpec,
     place: Place,
@@ -33,8 +38,30 @@ pub(super) fn build(
     let store = Disk::open(&path, access).map_err(|error| AddError::Disk(path, error))?;
     let sizes = vec![queue_size; queues.into()];
     let serial = serial.unwrap_or_else(|| id.to_string());
-    let disk: Arc<dyn Device> = Arc::new(Disk::new(store, id.to_string(), &serial, &sizes));
-    let vectors = host.relay.lend(Function::vectors(&*disk));
+    let disk = Disk::new(store, id.to_string(), &serial, &sizes);
+    build(Arc::new(disk), Threads("disk", Kind::Disk), place, host)
+}
+
+/// Opens the source, and starts a thread for the queue.
+pub(super) fn rng(
+    id: &DeviceId,
+    spec: RngSpec,
+    place: Place,
+    host: &Host,
+) -> Result<Built, AddError> {
+    let source = spec.source;
+    let rng = Rng::open(&source, id.to_string());
+    let rng = rng.map_err(|error| AddError::Source(source, error))?;
+    build(Arc::new(rng), Threads("rng", Kind::Rng), place, host)
+}
+
+fn build(
+    device: Arc<dyn Device>,
+    named: Threads,
+    place: Place,
+    host: &Host,
+) -> Result<Built, AddError> {
+    let vectors = host.relay.lend(Function::vectors(&*device));
     let relayed = vectors.relayed();
     let machine = Machine {
         vectors: Box::new(vectors),
@@ -42,22 +69,26 @@ pub(super) fn build(
         spaces: place.spaces,
         doorbells: Arc::new(IoEvents(Arc::clone(&host.vm))),
     };
-    let (function, workers) = Function::new(disk, machine).map_err(AddError::Queues)?;
+    let (function, workers) = Function::new(device, machine).map_err(AddError::Queues)?;
     // Whatever fails from here on, those that were started end with this.
     let mut own = Own { function: Arc::new(function), threads: Vec::new() };
     for worker in workers {
-        own.threads.push(start(worker, &host.filters).map_err(AddError::Queues)?);
+        own.threads.push(start(worker, named, &host.filters).map_err(AddError::Queues)?);
     }
     let function = Occupant::Own(Arc::new(own));
     Ok(Built { function, place: place.reservation, relayed })
 }
 
 /// A queue's thread. One that cannot confine itself serves nothing.
-fn start(worker: Worker, filters: &Arc<Filters>) -> io::Result<JoinHandle<()>> {
+fn start(
+    worker: Worker,
+    Threads(name, kind): Threads,
+    filters: &Arc<Filters>,
+) -> io::Result<JoinHandle<()>> {
     let filters = Arc::clone(filters);
-    let body = move || match filters.apply(Kind::Disk) {
+    let body = move || match filters.apply(kind) {
         Ok(()) => worker.run(),
-        Err(error) => log::error!("queue {} of a disk is not served: {error}", worker.queue()),
+        Err(error) => log::error!("queue {} of {name} is not served: {error}", worker.queue()),
     };
-    Builder::new().name(NAME.to_owned()).stack_size(STACK).spawn(body)
+    Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body)
 }

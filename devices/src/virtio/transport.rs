@@ -81,9 +81,10 @@ impl Transport {
     }
 
     /// What the transport has to count, by name.
-    pub(super) fn counters(&self) -> [(&'static str, u64); 2] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 3] {
         [
             ("malformed_requests", self.trouble.malformed.load(Ordering::Relaxed)),
+            ("broken_queues", self.trouble.breaks.load(Ordering::Relaxed)),
             ("trapped_notifications", self.trapped.load(Ordering::Relaxed)),
         ]
     }
@@ -138,15 +139,16 @@ impl Transport {
     /// the device, and the driver is told so.
     fn activate(&self, registers: &Registers) {
         let features = registers.features();
-        for (desk, (most, setup)) in self.desks.iter().zip(registers.queues()) {
+        let queues = self.desks.iter().zip(registers.queues());
+        for (index, (desk, (most, setup))) in queues.enumerate() {
             if !setup.enabled {
                 continue;
             }
             match self.queue(most, setup, features) {
                 Some(queue) => desk.serve(Ready { queue, features }),
                 None => {
-                    log::debug!("virtio: a queue is not in the RAM, or not aligned: {setup:x?}");
-                    self.trouble.broken.store(true, Ordering::SeqCst);
+                    let why = format_args!("not in the RAM, or not aligned: {setup:x?}");
+                    self.trouble.breaks(index, &why);
                     self.interrupts.signal(Source::Configuration);
                 }
             }

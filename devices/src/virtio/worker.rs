@@ -1,5 +1,6 @@
 //! A queue's worker: a value, run on a thread that the machine starts for it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,8 +16,22 @@ use crate::virtio::{Device, Memory};
 pub(super) struct Trouble {
     /// A ring makes no sense: nothing is served until the driver resets (2.1.2).
     pub(super) broken: AtomicBool,
+    /// How often that was so.
+    pub(super) breaks: AtomicU64,
     /// Chains that break a rule, and were given back unserved.
     pub(super) malformed: AtomicU64,
+}
+
+impl Trouble {
+    /// Queue `index` cannot be served. A driver can reset and do that again as often as it
+    /// likes, so it is told when it has doubled.
+    pub(super) fn breaks(&self, index: usize, why: &dyn fmt::Display) {
+        self.broken.store(true, Ordering::SeqCst);
+        let count = self.breaks.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            log::warn!("virtio: queue {index} makes no sense, {count} times so far: {why}");
+        }
+    }
 }
 
 /// Serves one queue, whenever it is told to, until the device goes.
@@ -53,9 +68,8 @@ impl Worker {
             }
             let Some(ready) = &mut active else { continue };
             if let Err(error) = self.serve(ready) {
-                log::warn!("virtio: queue {} makes no sense: {error}", self.index);
                 active = None;
-                self.trouble.broken.store(true, Ordering::SeqCst);
+                self.trouble.breaks(self.index, &error);
                 self.interrupts.signal(Source::Configuration);
             }
         }

@@ -271,6 +271,7 @@ fn ring_that_makes_no_sense_breaks_the_device_and_the_driver_is_told() {
     scene.write(Part::Notify.place().0, &[0, 0]);
 
     scene.status_becomes(0x4f);
+    assert!(scene.function.counters().contains(&("broken_queues", 1)));
     scene.write(0x14, &[0]);
     scene.status_becomes(0);
     scene.end();

@@ -60,6 +60,25 @@ impl Error {
     }
 }
 
+/// How often [`insist`] asks.
+const ATTEMPTS: u32 = 16;
+
+/// Undoes something in the kernel: a call that must not fail, for what it leaves behind is nobody's. It may need a little
+/// memory, for which the kernel makes room before it says that there is none, so it is asked again.
+///
+/// # Errors
+/// What the last attempt said.
+pub fn insist<T, E>(mut undo: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut outcome = undo();
+    for _ in 1..ATTEMPTS {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = undo();
+    }
+    outcome
+}
+
 /// The opened hypervisor.
 #[derive(Debug)]
 pub struct Kvm(kvm_ioctls::Kvm);
@@ -181,5 +200,26 @@ pub(crate) mod testing {
             println!("SKIPPED: there is no {} here", super::NODE);
         }
         has
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_undoes_is_asked_again_and_not_for_ever() {
+        let mut asked = 0;
+        let mut answers = |refusals| {
+            asked = 0;
+            insist(|| {
+                asked += 1;
+                if asked > refusals { Ok(asked) } else { Err(asked) }
+            })
+        };
+
+        assert_eq!(answers(0), Ok(1));
+        assert_eq!(answers(2), Ok(3));
+        assert_eq!(answers(u32::MAX), Err(ATTEMPTS));
     }
 }

@@ -9,6 +9,7 @@ use devices::pci::Slot;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::kvm::insist;
 use crate::memory::layout::{INTX_GSI, INTX_LINES};
 
 /// A pin lent to one function. Several functions may have the same pin: the
@@ -69,7 +70,7 @@ impl Line for Pin {
 
     fn disconnect(&mut self) {
         let Some(ends) = self.ends.as_ref().filter(|_| self.connected) else { return };
-        match self.vm.unregister_irqfd(&ends.trigger, self.gsi) {
+        match insist(|| self.vm.unregister_irqfd(&ends.trigger, self.gsi)) {
             Ok(()) => {
                 self.connected = false;
                 ends.drain();

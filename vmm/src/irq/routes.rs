@@ -15,6 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::kvm::insist;
 use crate::memory::layout::{IOAPIC_PINS, LAPIC_BASE};
 
 /// Routes that the kernel takes, pins included (`KVM_MAX_IRQ_ROUTES`).
@@ -151,7 +152,7 @@ impl Routes {
     /// Ends [`Routes::attach`]: on return nothing more is delivered.
     pub fn detach(&self, event: &EventFd, number: Gsi) -> io::Result<()> {
         self.irqfds.fetch_add(1, Ordering::Relaxed);
-        Ok(self.vm.unregister_irqfd(event, number.0)?)
+        Ok(insist(|| self.vm.unregister_irqfd(event, number.0))?)
     }
 
     /// Message routes at the moment.

@@ -8,6 +8,8 @@ use devices::io::{Doorbell, Doorbells};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::insist;
+
 /// The doorbells of one virtual machine.
 pub struct IoEvents(pub Arc<VmFd>);
 
@@ -31,7 +33,8 @@ impl Doorbell for Placed {}
 impl Drop for Placed {
     fn drop(&mut self) {
         let at = IoEventAddress::Mmio(self.address);
-        if let Err(error) = self.vm.unregister_ioevent(&self.bell, &at, NoDatamatch) {
+        let ended = insist(|| self.vm.unregister_ioevent(&self.bell, &at, NoDatamatch));
+        if let Err(error) = ended {
             log::error!("the doorbell at {:#x} stays: {error}", self.address);
         }
     }

@@ -12,6 +12,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{DeviceFd, VmFd};
 
+use super::insist;
+
 /// Made with the machine, so that no device finds one descriptor more when it
 /// leaves than when it came. A kernel without VFIO has no such device; then the
 /// first group is told why.
@@ -55,7 +57,7 @@ impl GroupWatch for VfioDevice {
     }
 
     fn detaching(&self, group: BorrowedFd<'_>) {
-        if let Err(error) = self.set(KVM_DEV_VFIO_GROUP_DEL, group) {
+        if let Err(error) = insist(|| self.set(KVM_DEV_VFIO_GROUP_DEL, group)) {
             log::error!("KVM keeps a VFIO group that has gone: {error}");
         }
     }

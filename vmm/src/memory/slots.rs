@@ -16,10 +16,6 @@ use kvm_ioctls::VmFd;
 
 use crate::kvm::{self, memslot};
 
-/// How often the kernel is asked to take a slot out of the guest. It needs a little memory for that, and makes room
-/// for it before it says that there is none.
-const ATTEMPTS: u32 = 16;
-
 /// Hands out memory slots of one virtual machine.
 #[derive(Clone, Debug)]
 pub struct Slots(Arc<Shared>);
@@ -93,16 +89,9 @@ impl Slots {
 }
 
 impl Shared {
-    /// Takes a slot out of the guest; what refuses once may not refuse again.
+    /// Takes a slot out of the guest.
     fn clear(&self, number: u32) -> Result<(), kvm::Error> {
-        let mut cleared = memslot::clear(&self.vm, number);
-        for _ in 1..ATTEMPTS {
-            if cleared.is_ok() {
-                break;
-            }
-            cleared = memslot::clear(&self.vm, number);
-        }
-        cleared
+        kvm::insist(|| memslot::clear(&self.vm, number))
     }
 }
 

@@ -14,6 +14,8 @@ fn power_button_is_a_key_that_the_guest_sees_once_for_each_press() {
         let node = "sed -n '/Power Button/,/^$/ s/.*Handlers=.*\\(event[0-9]*\\).*/\\1/p' /proc/bus/input/devices";
         let node = vm.guest.run(node)?.trim().to_owned();
         vm.guest.run(&format!("cat /dev/input/{node} >/tmp/keys & echo $! >/tmp/cat"))?;
+        // What is pressed before anybody listens, nobody hears.
+        vm.guest.wait_for("a listener", "ls -l /proc/$(cat /tmp/cat)/fd | grep -q /dev/input")?;
 
         for presses in 1..=3 {
             vm.api.put("vm.power-button")?.ok()?;

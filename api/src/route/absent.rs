@@ -42,7 +42,10 @@ pub const ABSENT: &[Absent] = &[
     put("vm.coredump", "vm.nmi makes a guest that is set up for it (kdump) dump itself"),
     put("vm.receive-migration", STAYS),
     put("vm.resize", "shut the VM down, and create it with other cpus and memory"),
-    put("vm.resize-disk", "there are no disks but those of passed-through controllers"),
+    put(
+        "vm.resize-disk",
+        "take the disk away (vm.remove-device), resize its image, and add it again",
+    ),
     put("vm.resize-zone", "shut the VM down, and create it with another memory.size"),
     put("vm.restore", STAYS),
     put("vm.send-migration", STAYS),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Doing, Error, Result, ensure};
 use crate::evidence;
+use crate::standstill;
 use crate::wait::{Look, until};
 
 /// A boot takes about 10 s alone, and many times that on a shared machine.
@@ -96,6 +97,8 @@ impl Guest {
             if left.is_zero() || printed.closed {
                 let last = unread.lines().last().unwrap_or_default().to_owned();
                 let awaited = format!("{needle:?} on the serial port");
+                drop(printed);
+                standstill::keep();
                 return Err(Error::TimedOut { awaited, limit: begun.elapsed(), seen: last });
             }
             let grown = self.transcript.grew.wait_timeout(printed, left);
@@ -122,8 +125,16 @@ impl Guest {
         self.expect_in(restarted, &begin, COMMAND_LIMIT)?;
         let printed = self.expect_in(restarted, &end, COMMAND_LIMIT)?;
         let status = self.expect(">", COMMAND_LIMIT)?;
-        let status = status.parse().map_err(|_| Error::Unexpected(format!("status {status:?}")))?;
+        let Ok(status) = status.parse() else { return Err(self.misread(&status)) };
         Ok(Output { text: without_kernel_messages(&printed), status })
+    }
+
+    /// The guest has printed what was typed: it is not where we take it to be. What it prints next tells why.
+    fn misread(&mut self, status: &str) -> Error {
+        let more = self.expect_in(None, READY, BOOT_LIMIT);
+        Error::Unexpected(format!(
+            "the exit status {status:?}; then, until it was up again: {more:?}"
+        ))
     }
 
     /// Types a line of which nothing comes back, such as one that ends the guest.

@@ -34,3 +34,8 @@ pub fn until<T>(
         thread::sleep(PAUSE);
     }
 }
+
+/// Lets time pass in which something is recorded: there is nothing to wait for.
+pub(crate) fn pass(time: Duration) {
+    thread::sleep(time);
+}

@@ -60,6 +60,7 @@ const TESTS: &[&str] = &[
     "behind",
     "http",
     "monitor",
+    "standstill",
     "guest",
     "meanwhile",
     "vm",

@@ -101,14 +101,19 @@ impl Host {
         Ok(Interrupt(Path::new("/sys/kernel/irq").join(number).join("per_cpu_count")))
     }
 
+    /// Lets the host's own driver have an igb; the name of its interface.
+    pub fn with_its_driver(&self, physical: &Bdf) -> Result<String> {
+        run(Command::new("modprobe").arg("igb"))?;
+        put(Path::new("/sys/bus/pci/drivers_probe"), &physical.0)?;
+        self.interface(physical)
+    }
+
     /// Makes the first virtual function of an igb: its physical function up, the virtual one
     /// without a host driver and with a MAC address that survives a reset.
     pub fn virtual_function(&self, physical: &Bdf) -> Result<Bdf> {
         let made = physical.file("virtfn0");
         if !made.exists() {
-            run(Command::new("modprobe").arg("igb"))?;
-            put(Path::new("/sys/bus/pci/drivers_probe"), &physical.0)?;
-            let net = self.interface(physical)?;
+            let net = self.with_its_driver(physical)?;
             run(Command::new("ip").args(["link", "set", &net, "up"]))?;
             put(&physical.file("sriov_drivers_autoprobe"), "0")?;
             put(&physical.file("sriov_numvfs"), "1")?;

@@ -1,7 +1,7 @@
 //! Files a scene uses: our binaries, the guests' kernels and images. `scripts/lab paths` exports where they are.
 
 use std::env;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -70,6 +70,23 @@ pub fn pack(root: &Path, archive: &Path) -> Result {
         .status()
         .doing("run cpio")?;
     ensure(packed.success(), || format!("cpio: {packed}"))
+}
+
+/// Packs `program` as `/bin/NAME`, and the libraries it needs, into `archive`, for a guest's initramfs. `dir` is for the
+/// pieces.
+pub fn pack_program(program: &str, name: &str, dir: &Path, archive: &Path) -> Result {
+    let root = dir.join(name);
+    let libraries = Command::new("ldd").arg(program).output().doing("run ldd")?;
+    let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    fs::create_dir_all(root.join("bin")).doing("make a folder")?;
+    fs::copy(program, root.join("bin").join(name)).doing(format!("copy {program}"))?;
+    for library in libraries {
+        let copy = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().unwrap_or(&root)).doing("make a folder")?;
+        fs::copy(library, copy).doing(format!("copy {library}"))?;
+    }
+    pack(&root, archive)
 }
 
 /// What the lab's environment says about `name`.

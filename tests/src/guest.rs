@@ -142,6 +142,11 @@ impl Guest {
         self.keyboard.write_all(text.as_bytes()).doing("type into the guest")
     }
 
+    /// What the guest has printed that nobody has looked at.
+    pub fn unread(&self) -> String {
+        self.transcript.lock().text[self.read..].to_owned()
+    }
+
     /// Lets the guest print a line every tenth of a second, until it is told to stop. The lines look
     /// like the kernel's messages, so no command's output has them.
     pub fn begin_to_tick(&mut self) -> Result {

@@ -1,16 +1,14 @@
 //! What others notice while hotbay is busy: clients who ask, and a guest that counts time.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::artifacts::pack;
+use crate::artifacts::pack_program;
 use crate::error::{Doing, Error, Result};
 use crate::guest::Guest;
 use crate::http::{Answer, Api};
@@ -123,18 +121,8 @@ pub struct Ticks {
 impl Ticker {
     /// Packs `program` and the libraries it needs, for a guest's initramfs.
     pub fn new(program: &str, dir: &Path) -> Result<Self> {
-        let (root, archive) = (dir.join("ticker"), dir.join("ticker.cpio"));
-        let libraries = Command::new("ldd").arg(program).output().doing("run ldd")?;
-        let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
-        let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-        fs::create_dir_all(root.join("bin")).doing("make a folder")?;
-        fs::copy(program, root.join("bin/ticker")).doing("copy the ticker")?;
-        for library in libraries {
-            let copy = root.join(library.trim_start_matches('/'));
-            fs::create_dir_all(copy.parent().unwrap_or(&root)).doing("make a folder")?;
-            fs::copy(library, copy).doing(format!("copy {library}"))?;
-        }
-        pack(&root, &archive)?;
+        let archive = dir.join("ticker.cpio");
+        pack_program(program, "ticker", dir, &archive)?;
         Ok(Self { archive })
     }
 

@@ -35,7 +35,7 @@ pub fn until<T>(
     }
 }
 
-/// Lets time pass in which something is recorded: there is nothing to wait for.
-pub(crate) fn pass(time: Duration) {
+/// Lets time pass, for something to be recorded or until a moment of chance: there is nothing to wait for.
+pub fn pass(time: Duration) {
     thread::sleep(time);
 }

@@ -56,6 +56,7 @@ const TESTS: &[&str] = &[
     "hold",
     "faults",
     "rounds",
+    "sectors",
     "processors",
     "behind",
     "http",

@@ -12,6 +12,7 @@ use crate::schema::events::{Events, Follow};
 use crate::schema::info::{Counters, VmInfo, VmmPing};
 use crate::schema::interrupts::{Interrupts, TestInterrupt};
 use crate::schema::machine::VmConfig;
+use crate::schema::net::NetConfig;
 
 pub mod code;
 
@@ -32,6 +33,8 @@ pub enum Request {
     AddDevice(AddDevice),
     /// `vm.add-disk`: give the guest an image or a block device of the host.
     AddDisk(DiskConfig),
+    /// `vm.add-net`: give the guest a network card on a tap of the host.
+    AddNet(NetConfig),
     /// `vm.check-device`: would that be refused, and why?
     CheckDevice(AddDevice),
     /// `vm.remove-device`: take it back, in agreement with the guest.
@@ -67,8 +70,8 @@ pub enum Response {
     Ping(VmmPing),
     /// To [`Request::Info`].
     Info(Box<VmInfo>),
-    /// To [`Request::AddDevice`] and [`Request::AddDisk`] of a running VM: the guest has
-    /// been told.
+    /// To [`Request::AddDevice`], [`Request::AddDisk`] and [`Request::AddNet`] of a running
+    /// VM: the guest has been told.
     Added(PciDeviceInfo),
     /// To [`Request::Counters`].
     Counters(Counters),
@@ -76,7 +79,7 @@ pub enum Response {
     Events(Events),
     /// To [`Request::Interrupts`].
     Interrupts(Interrupts),
-    /// Done, and nothing more to say; also the answer to those two before boot.
+    /// Done, and nothing more to say; also the answer to those before boot.
     Done,
 }
 

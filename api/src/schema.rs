@@ -16,6 +16,7 @@ pub mod known;
 pub mod landlock;
 pub mod machine;
 pub mod memory;
+pub mod net;
 pub mod payload;
 pub mod platform;
 pub mod prefault;
@@ -32,6 +33,7 @@ pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
     ("ConsoleConfig", console::KNOWN),
     ("AddDevice", device::ADD_KNOWN),
     ("DiskConfig", disk::KNOWN),
+    ("NetConfig", net::KNOWN),
     ("RngConfig", rng::KNOWN),
 ];
 

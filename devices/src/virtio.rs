@@ -18,6 +18,8 @@ mod desk;
 pub mod function;
 mod interrupts;
 mod layout;
+pub mod net;
+mod poll;
 mod registers;
 pub mod rng;
 #[cfg(test)]
@@ -26,6 +28,8 @@ mod transport;
 mod worker;
 
 pub use worker::Worker;
+
+use std::os::fd::BorrowedFd;
 
 use chain::Buffers;
 
@@ -49,13 +53,32 @@ pub trait Device: Send + Sync {
     /// Its configuration (2.5), little-endian; what lies past its end reads as zeros.
     fn configuration(&self) -> &[u8];
 
-    /// Does one request, on the worker of its queue, and returns how many bytes of
-    /// the writable buffers have been filled. `features` are those negotiated.
+    /// Queue `queue` is served from now on, for a driver that has agreed to `features`. On
+    /// its worker.
+    fn begin(&self, _queue: usize, _features: u64) {}
+
+    /// What `queue` waits for besides its driver: readable when it is time to try a
+    /// request again that was to be served later.
+    fn source(&self, _queue: usize) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Does one request, on the worker of its queue. `features` are those negotiated.
     /// Whatever is in the buffers, or wrong with them, is the driver's doing.
-    fn serve(&self, features: u64, request: &Buffers<'_>) -> u32;
+    fn serve(&self, queue: usize, features: u64, request: &Buffers<'_>) -> Served;
 
     /// What it has done so far, by name.
     fn counters(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// What has become of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// It is done; so many bytes of the writable buffers have been filled.
+    Filled(u32),
+    /// Not now: it stays in the queue until [`Device::source`] is readable, or the driver
+    /// notifies.
+    Later,
 }
 
 /// How a device appears on the bus (4.1.2).

@@ -97,8 +97,11 @@ impl Guest {
             if left.is_zero() || printed.closed {
                 let last = unread.lines().last().unwrap_or_default().to_owned();
                 let awaited = format!("{needle:?} on the serial port");
+                let stands_still = !printed.closed;
                 drop(printed);
-                standstill::keep();
+                if stands_still {
+                    standstill::keep();
+                }
                 return Err(Error::TimedOut { awaited, limit: begun.elapsed(), seen: last });
             }
             let grown = self.transcript.grew.wait_timeout(printed, left);

@@ -8,6 +8,7 @@ use api::schema::device::AddDevice;
 use api::schema::disk::DiskConfig;
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
+use api::schema::net::NetConfig;
 use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::prefault;
@@ -20,12 +21,14 @@ use crate::sandbox::Grant;
 
 pub mod device;
 pub mod disk;
+pub mod net;
 pub mod reach;
 pub mod rng;
 pub mod wanted;
 
 use self::device::{DeviceError, DeviceSpec, NoSegment};
 use self::disk::DiskSpec;
+use self::net::NetSpec;
 use self::rng::RngSpec;
 use self::wanted::Wanted;
 
@@ -134,6 +137,7 @@ impl TryFrom<VmConfig> for VmSpec {
             console,
             platform,
             disks,
+            net,
             rng,
             devices,
             landlock_enable,
@@ -154,7 +158,8 @@ impl TryFrom<VmConfig> for VmSpec {
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
             devices: wanted(
-                (disks.unwrap_or_default(), rng, devices.unwrap_or_default()),
+                (disks.unwrap_or_default(), net.unwrap_or_default(), rng),
+                devices.unwrap_or_default(),
                 segments,
             )?,
             landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
@@ -170,14 +175,16 @@ fn segments(body: &PlatformConfig) -> Result<u8, SpecError> {
 
 /// Every device, each on a segment that there is and with a name of its own.
 fn wanted(
-    (disks, rng, functions): (Vec<DiskConfig>, Option<RngConfig>, Vec<AddDevice>),
+    (disks, cards, rng): (Vec<DiskConfig>, Vec<NetConfig>, Option<RngConfig>),
+    functions: Vec<AddDevice>,
     segments: u8,
 ) -> Result<Vec<Wanted>, SpecError> {
     let disks = disks.into_iter().map(|body| DiskSpec::try_from(body).map(Wanted::Disk));
+    let cards = cards.into_iter().map(|body| NetSpec::try_from(body).map(Wanted::Net));
     let rng = rng.into_iter().map(|body| RngSpec::try_from(body).map(Wanted::Rng));
     let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
     let mut all: Vec<Wanted> = Vec::new();
-    for wanted in disks.chain(rng).chain(functions) {
+    for wanted in disks.chain(cards).chain(rng).chain(functions) {
         let wanted = wanted?;
         if let Err(error) = wanted.fits(segments) {
             return Err(SpecError::NoSegment(wanted.path().to_owned(), error));

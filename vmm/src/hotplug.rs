@@ -315,6 +315,7 @@ impl Bay {
                 What::Host(Passing { spec, function, others })
             }
             Wanted::Disk(spec) => What::Disk(spec),
+            Wanted::Net(spec) => What::Net(spec),
             Wanted::Rng(spec) => What::Rng(spec),
         };
         let place = self.roots.reserve(segment, slot)?;

@@ -64,12 +64,14 @@ pub enum Kind {
     Disk,
     /// Serves a queue that wants random numbers.
     Rng,
+    /// One direction of a network card of ours.
+    Net,
     /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Http,
         Self::Vcpu,
         Self::Relay,
@@ -77,6 +79,7 @@ impl Kind {
         Self::Monitor,
         Self::Disk,
         Self::Rng,
+        Self::Net,
         Self::Main,
     ];
 }

@@ -19,8 +19,10 @@ use crate::schema::payload::PayloadConfig;
 use crate::server::Address;
 
 mod disk;
+mod net;
 
 pub(super) use self::disk::disk;
+pub(super) use self::net::net;
 
 /// What `hotbay` is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -146,6 +148,9 @@ struct Machine {
     /// Disk that the guest gets: path=IMAGE,id=NAME,readonly=on,direct=on,num_queues=N,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     disk: Vec<String>,
+    /// Network card that the guest gets: tap=NAME,mac=ADDRESS,id=NAME,queue_size=N,...
+    #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
+    net: Vec<String>,
     /// Source of random numbers that the guest gets: src=/dev/urandom,id=NAME,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel")]
     rng: Option<String>,
@@ -271,6 +276,9 @@ impl Machine {
         let disks = self.disk.iter().map(|text| disk("--disk", text));
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
         config.disks = Some(disks).filter(|disks| !disks.is_empty());
+        let cards = self.net.iter().map(|text| net("--net", text));
+        let cards = cards.collect::<Result<Vec<_>, _>>()?;
+        config.net = Some(cards).filter(|cards| !cards.is_empty());
         if let Some(text) = self.rng {
             config.rng = Some(body("--rng", &text, object("--rng", &text, RNG)?)?);
         }

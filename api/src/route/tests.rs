@@ -5,6 +5,7 @@ use crate::schema::device::{AddDevice, RemoveDevice};
 use crate::schema::disk::DiskConfig;
 use crate::schema::events::Follow;
 use crate::schema::interrupts::TestInterrupt;
+use crate::schema::net::NetConfig;
 
 fn refused(method: Method, path: &str, body: &str) -> Fault {
     parse(method, path, body.as_bytes()).unwrap_err()
@@ -20,6 +21,17 @@ fn every_request() -> Vec<Request> {
         x_msix_noresize: true,
         x_exact_pending: false,
         x_map_threads: None,
+    };
+    let net = NetConfig {
+        tap: "tap0".to_owned(),
+        id: Some("net0".to_owned()),
+        mac: Some("02:00:00:00:00:01".to_owned()),
+        queue_size: 64,
+        offload_tso: false,
+        offload_ufo: true,
+        offload_csum: true,
+        pci_segment: 0,
+        pci_device_id: Some(4),
     };
     let disk = DiskConfig {
         path: "/images/a.raw".into(),
@@ -41,6 +53,7 @@ fn every_request() -> Vec<Request> {
         Request::Info,
         Request::AddDevice(device.clone()),
         Request::AddDisk(disk),
+        Request::AddNet(net),
         Request::CheckDevice(device),
         Request::RemoveDevice(removal),
         Request::Shutdown,

@@ -9,6 +9,7 @@ use super::disk::DiskConfig;
 use super::known::{Table, knows};
 use super::landlock::LandlockConfig;
 use super::memory::MemoryConfig;
+use super::net::NetConfig;
 use super::payload::PayloadConfig;
 use super::platform::PlatformConfig;
 use super::rng::RngConfig;
@@ -39,6 +40,9 @@ pub struct VmConfig {
     /// Disks it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<Vec<DiskConfig>>,
+    /// Network cards it has from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<Vec<NetConfig>>,
     /// Its source of random numbers; none when absent, unlike Cloud Hypervisor's, which
     /// is always there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +69,7 @@ impl Default for VmConfig {
             console: default_console(),
             platform: None,
             disks: None,
+            net: None,
             rng: None,
             devices: None,
             landlock_enable: false,
@@ -89,7 +94,6 @@ pub(super) const KNOWN: Table = &[
     ("generic_vhost_user", "null"),
     ("iommu", "false"),
     ("ivshmem", "null"),
-    ("net", "null"),
     ("numa", "null"),
     ("pci_segments", "null"),
     ("pmem", "null"),

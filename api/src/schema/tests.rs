@@ -7,7 +7,8 @@ use super::device::{AddDevice, RemoveDevice};
 use super::disk::DiskConfig;
 use super::known::Table;
 use super::machine::VmConfig;
-use super::{console, cpus, device, disk, machine, memory, payload, platform, rng};
+use super::net::NetConfig;
+use super::{console, cpus, device, disk, machine, memory, net, payload, platform, rng};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -21,6 +22,16 @@ fn ch_remotes_add_device_passes() {
 
     assert_eq!(device.id.as_deref(), Some("gpu0"));
     assert_eq!(device.path.to_str(), Some("/sys/bus/pci/devices/0000:01:00.0"));
+}
+
+#[test]
+fn ch_remotes_add_net_passes() {
+    let body = r#"{"pci_segment":0,"tap":"tap0","mac":"02:00:00:00:00:01","num_queues":2,"queue_size":256,"vhost_user":false,"vhost_mode":"Client","offload_tso":true,"offload_ufo":true,"offload_csum":true}"#;
+
+    let net: NetConfig = serde_json::from_str(body).unwrap();
+
+    assert_eq!(net, serde_json::from_str(r#"{"tap":"tap0","mac":"02:00:00:00:00:01"}"#).unwrap());
+    assert_eq!((net.queue_size, net.offload_tso, net.id), (256, true, None));
 }
 
 #[test]
@@ -43,10 +54,11 @@ fn whole_configuration_at_its_defaults_passes() {
         "serial": {"mode": "File", "file": "/tmp/log"},
         "console": {"mode": "Off"},
         "disks": [{"path": "/a.raw"}],
+        "net": [{"tap": "tap0"}],
         "rng": {"src": "/dev/urandom"},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
     });
-    let tables: [(&str, Table); 9] = [
+    let tables: [(&str, Table); 10] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
@@ -54,6 +66,7 @@ fn whole_configuration_at_its_defaults_passes() {
         ("/platform", platform::KNOWN),
         ("/console", console::KNOWN),
         ("/disks/0", disk::KNOWN),
+        ("/net/0", net::KNOWN),
         ("/rng", rng::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
     ];
@@ -111,7 +124,7 @@ fn value_of_the_wrong_type_is_refused_with_its_path() {
 #[test]
 fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
     let iommu = refusal::<AddDevice>(r#"{"path":"/d","iommu":true}"#);
-    let nets = refusal::<VmConfig>(r#"{"net":[{"tap":"tap0"}]}"#);
+    let nets = refusal::<VmConfig>(r#"{"net":[{"tap":"tap0","num_queues":4}]}"#);
     let vhost = refusal::<VmConfig>(r#"{"disks":[{"path":"/d","vhost_user":true}]}"#);
     let uuid = refusal::<VmConfig>(r#"{"platform":{"uuid":"x"}}"#);
     let amx =
@@ -119,7 +132,7 @@ fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
 
     assert!(iommu.contains("`iommu`: hotbay does not offer this yet"), "{iommu}");
     assert!(iommu.contains("at its default false at line 1 column"), "{iommu}");
-    assert!(nets.contains("`net`: hotbay does not offer this yet; leave it out"), "{nets}");
+    assert!(nets.contains("`num_queues`: hotbay does not offer this yet; leave it out"), "{nets}");
     assert!(vhost.contains("`vhost_user`: hotbay does not offer this yet"), "{vhost}");
     assert!(uuid.contains("platform: `uuid`"), "{uuid}");
     assert!(amx.contains("`features.amx`"), "{amx}");

@@ -39,6 +39,7 @@ fn verbs() -> Vec<(&'static str, &'static str, Value)> {
         ("vm.create", "VmConfig"),
         ("vm.add-device", "AddDevice"),
         ("vm.add-disk", "DiskConfig"),
+        ("vm.add-net", "NetConfig"),
         ("vm.check-device", "AddDevice"),
         ("vm.remove-device", "RemoveDevice"),
         ("vm.test-interrupt", "TestInterrupt"),

@@ -18,6 +18,7 @@ use api::schema::interrupts::{
 use api::schema::landlock::{LandlockAccess, LandlockConfig};
 use api::schema::machine::VmConfig;
 use api::schema::memory::MemoryConfig;
+use api::schema::net::NetConfig;
 use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::rng::RngConfig;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("AddDevice", value(&config.devices.as_ref().unwrap()[0])),
         ("RngConfig", value(&config.rng)),
         ("DiskConfig", value(&config.disks.as_ref().unwrap()[0])),
+        ("NetConfig", value(&config.net.as_ref().unwrap()[0])),
         ("LandlockConfig", value(&config.landlock_rules.as_ref().unwrap()[0])),
         (
             "RemoveDevice",
@@ -109,6 +111,17 @@ fn full_config() -> VmConfig {
             num_queues: 1,
             queue_size: 128,
             serial: Some("a".to_owned()),
+            pci_segment: 0,
+            pci_device_id: Some(1),
+        }]),
+        net: Some(vec![NetConfig {
+            tap: "a".to_owned(),
+            id: Some("a".to_owned()),
+            mac: Some("a".to_owned()),
+            queue_size: 256,
+            offload_tso: true,
+            offload_ufo: true,
+            offload_csum: true,
             pci_segment: 0,
             pci_device_id: Some(1),
         }]),

@@ -18,7 +18,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use crate::virtio::chain::Buffers;
-use crate::virtio::{Device, Identity};
+use crate::virtio::{Device, Identity, Served};
 use request::Status;
 pub use store::{Access, OpenError, Store};
 
@@ -111,6 +111,29 @@ fn configuration(store: &Store, sizes: &[u16]) -> Box<[u8]> {
     bytes.into()
 }
 
+impl Disk {
+    /// Does a request; how many bytes have been filled.
+    fn fulfil(&self, features: u64, request: &Buffers<'_>) -> u32 {
+        // The status is the last byte that the device may write (5.2.6).
+        let Some(end) = request.writable.len().checked_sub(1) else {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            return 0;
+        };
+        let (status, filled) = match self.answer(features, request, end) {
+            Ok(filled) => (Status::Ok, filled),
+            Err(status) => (status, 0),
+        };
+        let place = request.writable.part(end, end + 1);
+        let written = place.and_then(|place| place.write(&[status.byte()]));
+        if written.is_err() {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            return 0;
+        }
+        // The data counts as filled to its end: the status comes after it.
+        u32::try_from(if filled > 0 { filled + 1 } else { 1 }).unwrap_or(u32::MAX)
+    }
+}
+
 impl Device for Disk {
     fn identity(&self) -> Identity {
         IDENTITY
@@ -135,24 +158,8 @@ impl Device for Disk {
         &self.configuration
     }
 
-    fn serve(&self, features: u64, request: &Buffers<'_>) -> u32 {
-        // The status is the last byte that the device may write (5.2.6).
-        let Some(end) = request.writable.len().checked_sub(1) else {
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            return 0;
-        };
-        let (status, filled) = match self.answer(features, request, end) {
-            Ok(filled) => (Status::Ok, filled),
-            Err(status) => (status, 0),
-        };
-        let place = request.writable.part(end, end + 1);
-        let written = place.and_then(|place| place.write(&[status.byte()]));
-        if written.is_err() {
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            return 0;
-        }
-        // The data counts as filled to its end: the status comes after it.
-        u32::try_from(if filled > 0 { filled + 1 } else { 1 }).unwrap_or(u32::MAX)
+    fn serve(&self, _queue: usize, features: u64, request: &Buffers<'_>) -> Served {
+        Served::Filled(self.fulfil(features, request))
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -4,11 +4,14 @@
 //! One eventfd wakes the worker for both, orders and notifications.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+
+use crate::virtio::poll;
 
 /// A queue to serve, checked, and the features that go with it.
 pub(super) struct Ready {
@@ -118,11 +121,16 @@ impl Desk {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The worker waits for orders or notifications.
+    /// The worker waits for orders, notifications, or `source` to be readable.
     ///
     /// # Errors
-    /// It cannot: the descriptor is not what it was.
-    pub(super) fn wait(&self) -> io::Result<()> {
+    /// It cannot: a descriptor is not what it was.
+    pub(super) fn wait(&self, source: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        if let Some(source) = source
+            && !poll::either(&self.bell, source)?
+        {
+            return Ok(());
+        }
         loop {
             match self.bell.read() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::virtio::chain::Buffers;
-use crate::virtio::{Device, Identity};
+use crate::virtio::{Device, Identity, Served};
 
 /// Device type 4, of no PCI class.
 const IDENTITY: Identity = Identity { kind: 4, class: 0xff_0000 };
@@ -43,6 +43,28 @@ impl Rng {
         }
     }
 
+    /// Fills the buffer with what there is; how many bytes.
+    fn fill(&self, request: &Buffers<'_>) -> u32 {
+        let mut data = [0; MOST];
+        let room = usize::try_from(request.writable.len()).map_or(MOST, |room| room.min(MOST));
+        let Some(wanted) = data.get_mut(..room).filter(|wanted| !wanted.is_empty()) else {
+            return 0;
+        };
+        let count = match self.take(wanted) {
+            Ok(count) => count,
+            Err(error) => {
+                self.failed(&error);
+                return 0;
+            }
+        };
+        if request.writable.write(&wanted[..count]).is_err() {
+            return 0;
+        }
+        let filled = u32::try_from(count).unwrap_or(0);
+        self.bytes.fetch_add(filled.into(), Ordering::Relaxed);
+        filled
+    }
+
     /// A guest can cause as many failures as it likes, so it is told when they have doubled.
     fn failed(&self, error: &io::Error) {
         let count = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
@@ -69,25 +91,8 @@ impl Device for Rng {
         &[]
     }
 
-    fn serve(&self, _features: u64, request: &Buffers<'_>) -> u32 {
-        let mut data = [0; MOST];
-        let room = usize::try_from(request.writable.len()).map_or(MOST, |room| room.min(MOST));
-        let Some(wanted) = data.get_mut(..room).filter(|wanted| !wanted.is_empty()) else {
-            return 0;
-        };
-        let count = match self.take(wanted) {
-            Ok(count) => count,
-            Err(error) => {
-                self.failed(&error);
-                return 0;
-            }
-        };
-        if request.writable.write(&wanted[..count]).is_err() {
-            return 0;
-        }
-        let filled = u32::try_from(count).unwrap_or(0);
-        self.bytes.fetch_add(filled.into(), Ordering::Relaxed);
-        filled
+    fn serve(&self, _queue: usize, _features: u64, request: &Buffers<'_>) -> Served {
+        Served::Filled(self.fill(request))
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
@@ -117,7 +122,7 @@ mod tests {
         queue.set_avail_ring_address(low(AVAILABLE), None);
         queue.set_ready(true);
         let chain = queue.iter(memory).unwrap().next().unwrap();
-        rng.serve(0, &Buffers::collect(memory, chain, 8).unwrap())
+        rng.fill(&Buffers::collect(memory, chain, 8).unwrap())
     }
 
     /// The same; the bytes themselves.

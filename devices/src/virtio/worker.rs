@@ -9,7 +9,7 @@ use virtio_queue::{Error, QueueOwnedT, QueueT};
 use crate::virtio::chain::Buffers;
 use crate::virtio::desk::{Desk, Order, Ready};
 use crate::virtio::interrupts::{Interrupts, Source};
-use crate::virtio::{Device, Memory};
+use crate::virtio::{Device, Memory, Served};
 
 /// What workers report: things that should not happen.
 #[derive(Default)]
@@ -53,8 +53,10 @@ impl Worker {
     /// Returns when the device goes.
     pub fn run(self) {
         let mut active = None;
+        let mut pause = Pause::Empty;
         loop {
-            if let Err(error) = self.desk.wait() {
+            let source = (pause == Pause::Later).then(|| self.device.source(self.index)).flatten();
+            if let Err(error) = self.desk.wait(source) {
                 return log::error!("virtio: queue {} is not served: {error}", self.index);
             }
             match self.desk.take() {
@@ -63,20 +65,28 @@ impl Worker {
                     active = None;
                     self.desk.let_go();
                 }
-                Some(Order::Serve(ready)) => active = Some(ready),
+                Some(Order::Serve(ready)) => {
+                    self.device.begin(self.index, ready.features);
+                    active = Some(ready);
+                }
                 None => {}
             }
+            pause = Pause::Empty;
             let Some(ready) = &mut active else { continue };
-            if let Err(error) = self.serve(ready) {
-                active = None;
-                self.trouble.breaks(self.index, &error);
-                self.interrupts.signal(Source::Configuration);
+            match self.serve(ready) {
+                Ok(reached) => pause = reached,
+                Err(error) => {
+                    active = None;
+                    self.trouble.breaks(self.index, &error);
+                    self.interrupts.signal(Source::Configuration);
+                }
             }
         }
     }
 
-    /// Serves what there is, and notifications are on again; or an order has come.
-    fn serve(&self, Ready { queue, features }: &mut Ready) -> Result<(), Error> {
+    /// Serves what there is, until notifications are on again, the device has to wait, or an
+    /// order has come.
+    fn serve(&self, Ready { queue, features }: &mut Ready) -> Result<Pause, Error> {
         let memory = &self.memory;
         loop {
             queue.disable_notification(memory)?;
@@ -86,13 +96,18 @@ impl Worker {
                 if head >= queue.size() {
                     return Err(Error::InvalidDescriptorIndex);
                 }
-                let filled = match Buffers::collect(memory, chain, queue.size()) {
-                    Ok(request) => self.device.serve(*features, &request),
+                let served = match Buffers::collect(memory, chain, queue.size()) {
+                    Ok(request) => self.device.serve(self.index, *features, &request),
                     Err(error) => {
                         self.trouble.malformed.fetch_add(1, Ordering::Relaxed);
                         log::debug!("virtio: queue {}: {error}", self.index);
-                        0
+                        Served::Filled(0)
                     }
+                };
+                let Served::Filled(filled) = served else {
+                    // Back into the queue. Notifications stay off: the driver has nothing to tell.
+                    queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                    return Ok(Pause::Later);
                 };
                 queue.add_used(memory, head, filled)?;
                 if queue.needs_notification(memory)? {
@@ -100,10 +115,19 @@ impl Worker {
                 }
             }
             if self.desk.is_urgent() || !queue.enable_notification(memory)? {
-                return Ok(());
+                return Ok(Pause::Empty);
             }
         }
     }
+}
+
+/// Why a worker has nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// The queue is empty: the driver will notify.
+    Empty,
+    /// The device has nothing for the next request.
+    Later,
 }
 
 impl Drop for Worker {

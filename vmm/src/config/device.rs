@@ -72,6 +72,14 @@ pub enum DeviceError {
     /// Too few, too many, or no power of two.
     #[error("queue_size {0} is not a power of two from 4 to 32768")]
     QueueSize(u16),
+    /// No interface has such a name.
+    #[error(
+        "tap {0:?} is no name of an interface: 1 to 15 letters, digits and signs, but none of / % :"
+    )]
+    Tap(String),
+    /// No address, or that of a group.
+    #[error("mac {0:?} is not the address of one card, as in 02:00:00:00:00:01")]
+    Mac(String),
     /// A guest cannot read it whole.
     #[error("serial {0:?} is longer than 20 bytes")]
     Serial(String),

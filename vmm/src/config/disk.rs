@@ -78,10 +78,6 @@ impl TryFrom<DiskConfig> for DiskSpec {
             pci_device_id,
         } = body;
         let queues = u16::try_from(num_queues).ok().filter(|n| (1..=MOST_QUEUES).contains(n));
-        let entries = FEWEST_ENTRIES..=MOST_ENTRIES;
-        if !queue_size.is_power_of_two() || !entries.contains(&queue_size) {
-            return Err(DeviceError::QueueSize(queue_size));
-        }
         if let Some(long) = serial.as_ref().filter(|serial| serial.len() > SERIAL) {
             return Err(DeviceError::Serial(long.clone()));
         }
@@ -90,12 +86,18 @@ impl TryFrom<DiskConfig> for DiskSpec {
             path,
             access: Access { readonly, direct },
             queues: queues.ok_or(DeviceError::Queues(num_queues))?,
-            queue_size,
+            queue_size: self::queue_size(queue_size)?,
             serial,
             segment: segment(pci_segment)?,
             slot: slot(pci_device_id)?,
         })
     }
+}
+
+/// Entries of a queue, as a request says.
+pub(super) fn queue_size(entries: u16) -> Result<u16, DeviceError> {
+    let fits = entries.is_power_of_two() && (FEWEST_ENTRIES..=MOST_ENTRIES).contains(&entries);
+    if fits { Ok(entries) } else { Err(DeviceError::QueueSize(entries)) }
 }
 
 #[cfg(test)]

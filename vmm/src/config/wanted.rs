@@ -6,6 +6,7 @@ use devices::pci::{Segment, Slot};
 
 use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
+use super::net::NetSpec;
 use super::rng::RngSpec;
 use crate::sandbox::Grant;
 
@@ -16,6 +17,8 @@ pub enum Wanted {
     Host(DeviceSpec),
     /// A disk of ours.
     Disk(DiskSpec),
+    /// A network card of ours.
+    Net(NetSpec),
     /// A source of random numbers.
     Rng(RngSpec),
 }
@@ -26,6 +29,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => spec.id.as_ref(),
             Self::Disk(spec) => spec.id.as_ref(),
+            Self::Net(spec) => spec.id.as_ref(),
             Self::Rng(spec) => spec.id.as_ref(),
         }
     }
@@ -37,6 +41,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => Self::Host(DeviceSpec { id, ..spec }),
             Self::Disk(spec) => Self::Disk(DiskSpec { id, ..spec }),
+            Self::Net(spec) => Self::Net(NetSpec { id, ..spec }),
             Self::Rng(spec) => Self::Rng(RngSpec { id, ..spec }),
         }
     }
@@ -46,15 +51,17 @@ impl Wanted {
         match self {
             Self::Host(_) => "_vfio",
             Self::Disk(_) => "_disk",
+            Self::Net(_) => "_net",
             Self::Rng(_) => "_rng",
         }
     }
 
-    /// Where the host has it.
+    /// Where the host has it, or what it calls it.
     pub fn path(&self) -> &Path {
         match self {
             Self::Host(spec) => &spec.path,
             Self::Disk(spec) => &spec.path,
+            Self::Net(spec) => Path::new(&spec.tap),
             Self::Rng(spec) => &spec.source,
         }
     }
@@ -64,6 +71,7 @@ impl Wanted {
         match self {
             Self::Host(_) => None,
             Self::Disk(spec) => Some(spec.path()),
+            Self::Net(spec) => Some(spec.path()),
             Self::Rng(spec) => Some(spec.path()),
         }
     }
@@ -73,6 +81,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => (spec.segment, spec.slot),
             Self::Disk(spec) => (spec.segment, spec.slot),
+            Self::Net(spec) => (spec.segment, spec.slot),
             Self::Rng(spec) => (spec.segment, spec.slot),
         }
     }
@@ -100,5 +109,11 @@ impl From<DiskSpec> for Wanted {
 impl From<RngSpec> for Wanted {
     fn from(spec: RngSpec) -> Self {
         Self::Rng(spec)
+    }
+}
+
+impl From<NetSpec> for Wanted {
+    fn from(spec: NetSpec) -> Self {
+        Self::Net(spec)
     }
 }

@@ -15,6 +15,7 @@ use super::roots::Place;
 use super::{AddError, Host, own};
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::config::disk::DiskSpec;
+use crate::config::net::NetSpec;
 use crate::config::rng::RngSpec;
 use crate::config::wanted::Wanted;
 use crate::irq::lines::Pin;
@@ -34,6 +35,8 @@ pub(super) enum What {
     Host(Passing),
     /// A disk of ours.
     Disk(DiskSpec),
+    /// A network card of ours.
+    Net(NetSpec),
     /// A source of random numbers.
     Rng(RngSpec),
 }
@@ -46,6 +49,7 @@ impl What {
                 (Wanted::Host(spec.clone()), Some(function.clone()))
             }
             Self::Disk(spec) => (Wanted::Disk(spec.clone()), None),
+            Self::Net(spec) => (Wanted::Net(spec.clone()), None),
             Self::Rng(spec) => (Wanted::Rng(spec.clone()), None),
         }
     }
@@ -86,6 +90,10 @@ impl Plan {
             What::Disk(spec) => {
                 progress.enter(Phase::Opening);
                 own::disk(&id, spec, place, &host)
+            }
+            What::Net(spec) => {
+                progress.enter(Phase::Opening);
+                own::net(&id, spec, place, &host)
             }
             What::Rng(spec) => {
                 progress.enter(Phase::Opening);

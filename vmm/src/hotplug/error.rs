@@ -10,6 +10,7 @@ use devices::vfio::host::HostError;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::room::NoRoom;
 use devices::virtio::block::OpenError;
+use devices::virtio::net::TapError;
 
 use super::PlaceError;
 use crate::config::device::{DeviceError, DeviceId};
@@ -44,6 +45,9 @@ pub enum AddError {
     /// The image or block device of a disk.
     #[error("cannot use {} as a disk", .0.display())]
     Disk(PathBuf, #[source] OpenError),
+    /// The tap of a network card.
+    #[error("cannot use the tap {0}")]
+    Tap(String, #[source] TapError),
     /// Where random numbers come from.
     #[error("cannot take random numbers from {}", .0.display())]
     Source(PathBuf, #[source] io::Error),
@@ -75,6 +79,8 @@ impl AddError {
                 | DeviceError::NoThreads
                 | DeviceError::Queues(_)
                 | DeviceError::QueueSize(_)
+                | DeviceError::Tap(_)
+                | DeviceError::Mac(_)
                 | DeviceError::Serial(_),
             ) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
             Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),
@@ -93,6 +99,7 @@ impl AddError {
             }
             Self::Disk(_, error) => disk_class(error),
             Self::Source(_, error) => open_class(error),
+            Self::Tap(_, error) => tap_class(error),
             Self::Open(..) | Self::Queues(_) | Self::Worker(_) => {
                 (Status::Internal, code::DEVICE_HOST_FAILED)
             }
@@ -140,6 +147,16 @@ fn disk_class(error: &OpenError) -> (Status, &'static str) {
         OpenError::NoDisk | OpenError::Empty(_) => (Status::BadRequest, code::DEVICE_BAD_PATH),
         OpenError::Taken => (Status::BadRequest, code::DEVICE_IN_USE),
         OpenError::Lock(_) | OpenError::Inspect(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
+    }
+}
+
+fn tap_class(error: &TapError) -> (Status, &'static str) {
+    match error {
+        TapError::Busy => (Status::BadRequest, code::DEVICE_IN_USE),
+        TapError::Kind => (Status::BadRequest, code::DEVICE_BAD_PATH),
+        TapError::Denied => (Status::Internal, code::DEVICE_PERMISSION),
+        TapError::Open(error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
+        TapError::Open(_) | TapError::Attach(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
     }
 }
 

@@ -6,6 +6,7 @@ use std::thread::{Builder, JoinHandle};
 
 use devices::virtio::block::Disk;
 use devices::virtio::function::{Function, Machine};
+use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
 use devices::virtio::{Device, Worker};
 
@@ -15,6 +16,7 @@ use super::roots::Place;
 use super::{AddError, Host};
 use crate::config::device::DeviceId;
 use crate::config::disk::DiskSpec;
+use crate::config::net::NetSpec;
 use crate::config::rng::RngSpec;
 use crate::kvm::doorbells::IoEvents;
 use crate::seccomp::{Filters, Kind};
@@ -40,6 +42,19 @@ pub(super) fn disk(
     let serial = serial.unwrap_or_else(|| id.to_string());
     let disk = Disk::new(store, id.to_string(), &serial, &sizes);
     build(Arc::new(disk), Threads("disk", Kind::Disk), place, host)
+}
+
+/// Takes the tap, and starts a thread for each direction.
+pub(super) fn net(
+    id: &DeviceId,
+    spec: NetSpec,
+    place: Place,
+    host: &Host,
+) -> Result<Built, AddError> {
+    let NetSpec { tap, mac, queue_size, offloads, .. } = spec;
+    let file = Net::open(&tap).map_err(|error| AddError::Tap(tap, error))?;
+    let net = Net::new(file, id.to_string(), mac, offloads, queue_size);
+    build(Arc::new(net), Threads("net", Kind::Net), place, host)
 }
 
 /// Opens the source, and starts a thread for the queue.

@@ -4,11 +4,13 @@ use api::mailbox::Reply;
 use api::request::{Answer, Response};
 use api::schema::device::{AddDevice, RemoveDevice};
 use api::schema::disk::DiskConfig;
+use api::schema::net::NetConfig;
 
 use super::{Error, Verb, Vm, Vmm};
 use crate::config::VmSpec;
 use crate::config::device::{DeviceError, DeviceSpec};
 use crate::config::disk::DiskSpec;
+use crate::config::net::NetSpec;
 use crate::config::wanted::Wanted;
 use crate::hotplug::{AddError, PlaceError, Removal};
 
@@ -24,6 +26,11 @@ impl Vmm {
     /// The same with a disk.
     pub fn add_disk(&mut self, body: DiskConfig, reply: Reply) {
         self.add(DiskSpec::try_from(body).map(Wanted::Disk), reply);
+    }
+
+    /// The same with a network card.
+    pub fn add_net(&mut self, body: NetConfig, reply: Reply) {
+        self.add(NetSpec::try_from(body).map(Wanted::Net), reply);
     }
 
     fn add(&mut self, wanted: Result<Wanted, DeviceError>, reply: Reply) {

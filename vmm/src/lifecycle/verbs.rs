@@ -24,6 +24,8 @@ pub(crate) enum Verb {
     AddDevice,
     /// `vm.add-disk`.
     AddDisk,
+    /// `vm.add-net`.
+    AddNet,
     /// `vm.remove-device`.
     RemoveDevice,
     /// `vm.check-device`.
@@ -140,6 +142,7 @@ impl Verb {
             Request::Events(_) => Self::Events,
             Request::AddDevice(_) => Self::AddDevice,
             Request::AddDisk(_) => Self::AddDisk,
+            Request::AddNet(_) => Self::AddNet,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
             Request::Interrupts(_) => Self::Interrupts,
@@ -169,7 +172,7 @@ impl Verb {
             Self::Create                          => [YES, Taken,  Taken,   Taken,  Taken,  Taken, Taken,    No,      Taken],
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
             Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
-            Self::AddDevice | Self::AddDisk
+            Self::AddDevice | Self::AddDisk | Self::AddNet
             | Self::RemoveDevice                  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
             Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Interrupts | Self::TestInterrupt=> [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
@@ -194,6 +197,7 @@ impl Verb {
             Self::Events => "cannot show events",
             Self::AddDevice | Self::CheckDevice => "cannot add the device",
             Self::AddDisk => "cannot add the disk",
+            Self::AddNet => "cannot add the network card",
             Self::RemoveDevice => "cannot remove the device",
             Self::Interrupts => "cannot show interrupts",
             Self::TestInterrupt => "cannot test an interrupt",
@@ -294,6 +298,7 @@ pub(super) mod tests {
             Request::Events(Follow::default()),
             Request::AddDevice(device.clone()),
             Request::AddDisk(serde_json::from_str(r#"{"path":"/nowhere"}"#).unwrap()),
+            Request::AddNet(serde_json::from_str(r#"{"tap":"lo"}"#).unwrap()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),
             Request::Interrupts(None),

@@ -132,4 +132,8 @@ requests! {
     TIOCGWINSZ = libc::TIOCGWINSZ;
     TIOCGPTN = libc::TIOCGPTN;
     TIOCSPTLCK = libc::TIOCSPTLCK;
+    // linux/if_tun.h.
+    TUNSETIFF = ioctl_expr(_IOC_WRITE, b'T' as u32, 202, 4);
+    TUNSETOFFLOAD = ioctl_expr(_IOC_WRITE, b'T' as u32, 208, 4);
+    TUNSETVNETHDRSZ = ioctl_expr(_IOC_WRITE, b'T' as u32, 216, 4);
 }

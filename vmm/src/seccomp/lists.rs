@@ -87,8 +87,11 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Monitor => vec![COMMON, OWNERSHIP, WAIT],
         Kind::Disk => vec![STORAGE, COMMON],
         Kind::Rng => vec![COMMON],
+        Kind::Net => vec![PACKETS, COMMON],
         // A superset of those two, whose threads it starts.
-        Kind::Worker => vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, STORAGE, THREADS],
+        Kind::Worker => {
+            vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, STORAGE, PACKETS, THREADS]
+        }
         // A superset of all that it starts.
         Kind::Main => {
             vec![
@@ -99,6 +102,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 ROUTES,
                 BUILD,
                 STORAGE,
+                PACKETS,
                 THREADS,
                 WAIT,
                 CONNECTIONS,
@@ -258,6 +262,9 @@ const STORAGE: &[Call] = &[
     call(libc::SYS_fallocate),
 ];
 
+/// A network card's packets, on the tap that is open, and what its driver agreed to take.
+const PACKETS: &[Call] = &[call(libc::SYS_readv), call(libc::SYS_poll), ioctls(&[TUNSETOFFLOAD])];
+
 /// Opening, inspecting and closing devices, and mapping RAM for them.
 const BUILD: &[Call] = &[
     call(libc::SYS_openat),
@@ -295,6 +302,8 @@ const BUILD: &[Call] = &[
         KVM_CREATE_DEVICE,
         KVM_SET_DEVICE_ATTR,
         KVM_HAS_DEVICE_ATTR,
+        TUNSETIFF,
+        TUNSETVNETHDRSZ,
     ]),
 ];
 

@@ -101,6 +101,10 @@ const CONFIG: Option<&str> = Some(
     "{\n  \"payload\": {\"kernel\": \"KERNEL\"},\n  \"cpus\": {\"boot_vcpus\": 2, \"max_vcpus\": 2},\n  \"memory\": {\"size\": 67108864}\n}\n",
 );
 
+const NET: Option<&str> = Some(
+    r#"{"pci_segment":0,"tap":"tap0","mac":"02:00:00:00:00:01","num_queues":2,"queue_size":256,"vhost_user":false,"vhost_mode":"Client","offload_tso":true,"offload_ufo":true,"offload_csum":true}"#,
+);
+
 pub const SESSION: &[Step] = &[
     // There is no VM.
     json("GET vmm.ping", r#""features":["#),
@@ -116,12 +120,9 @@ pub const SESSION: &[Step] = &[
     no("PUT vm.power-button", None, NO_VM),
     no("PUT vm.add-device", NOWHERE, NO_VM),
     no("PUT vm.add-disk", DISK, NO_VM),
+    no("PUT vm.add-net", NET, NO_VM),
     no("PUT vm.remove-device", GPU, NO_VM),
     // What hotbay does not have says so, VM or not.
-    absent(
-        "PUT vm.add-net",
-        r#"{"pci_segment":0,"tap":"tap0","mac":"02:00:00:00:00:01","num_queues":2,"queue_size":256,"vhost_user":false,"vhost_mode":"Client","offload_tso":true,"offload_ufo":true,"offload_csum":true}"#,
-    ),
     absent(
         "PUT vm.add-fs",
         r#"{"pci_segment":0,"tag":"data","socket":"/run/f.sock","num_queues":1,"queue_size":1024}"#,

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::super::Misuse;
-use super::super::hotbay::{device, disk};
+use super::super::hotbay::{device, disk, net};
 use super::foreign::Theirs;
 use super::show::Show;
 use crate::request::Request;
@@ -67,6 +67,12 @@ pub(super) enum Ours {
         /// path=IMAGE,id=NAME,readonly=on,direct=on,num_queues=N,queue_size=N,serial=TEXT,
         /// pci_segment=N,pci_device_id=N
         disk_config: String,
+    },
+    /// Give the guest a network card on a tap of the host
+    AddNet {
+        /// tap=NAME,mac=ADDRESS,id=NAME,queue_size=N,offload_tso=off,offload_ufo=off,offload_csum=off,
+        /// pci_segment=N,pci_device_id=N
+        net_config: String,
     },
     /// Boot the created VM
     Boot,
@@ -146,7 +152,7 @@ impl Ours {
             Self::Info => Show::Info,
             Self::Counters => Show::Counters,
             Self::Ping => Show::Ping,
-            Self::AddDevice { .. } | Self::AddDisk { .. } => Show::Added,
+            Self::AddDevice { .. } | Self::AddDisk { .. } | Self::AddNet { .. } => Show::Added,
             Self::Boot
             | Self::CheckDevice { .. }
             | Self::Create { .. }
@@ -170,6 +176,7 @@ impl Ours {
                 Request::AddDevice(device("add-device", &device_config)?)
             }
             Self::AddDisk { disk_config } => Request::AddDisk(disk("add-disk", &disk_config)?),
+            Self::AddNet { net_config } => Request::AddNet(net("add-net", &net_config)?),
             Self::Boot => Request::Boot,
             Self::CheckDevice { device_config } => {
                 Request::CheckDevice(device("check-device", &device_config)?)

@@ -21,11 +21,6 @@ pub(super) enum Theirs {
         /// socket=PATH,virtio_id=N,queue_sizes=[N,...],id=NAME,...
         generic_vhost_user_config: String,
     },
-    /// Add a network device (not offered by hotbay)
-    AddNet {
-        /// tap=NAME,mac=ADDRESS,id=NAME,...
-        net_config: String,
-    },
     /// Add a persistent memory device (not offered by hotbay)
     AddPmem {
         /// file=PATH,size=BYTES,id=NAME,...
@@ -110,7 +105,6 @@ pub(super) fn wire(verb: Theirs) -> Result<Wire, Misuse> {
         Theirs::AddGenericVhostUser { generic_vhost_user_config: text } => {
             ("vm.add-generic-vhost-user", any("add-generic-vhost-user", &text)?)
         }
-        Theirs::AddNet { net_config } => ("vm.add-net", any("add-net", &net_config)?),
         Theirs::AddPmem { pmem_config } => ("vm.add-pmem", any("add-pmem", &pmem_config)?),
         Theirs::AddUserDevice { device_config } => {
             ("vm.add-user-device", any("add-user-device", &device_config)?)

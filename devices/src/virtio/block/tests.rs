@@ -80,7 +80,7 @@ impl Scene {
         queue.set_ready(true);
         let chain = queue.iter(memory).unwrap().next().unwrap();
         let request = Buffers::collect(memory, chain, SIZE).unwrap();
-        let filled = self.disk.serve(features, &request);
+        let filled = self.disk.fulfil(features, &request);
         (memory.read_obj(GuestAddress(STATUS)).unwrap(), filled)
     }
 

@@ -11,6 +11,7 @@ use crate::pci::Function as _;
 use crate::pci::bar::Apertures;
 use crate::space::Space;
 use crate::virtio::Identity;
+use crate::virtio::Served;
 use crate::virtio::chain::Buffers;
 use crate::virtio::testing::*;
 
@@ -41,11 +42,11 @@ impl Device for Echo {
         &[7, 8, 9]
     }
 
-    fn serve(&self, _features: u64, request: &Buffers<'_>) -> u32 {
+    fn serve(&self, _queue: usize, _features: u64, request: &Buffers<'_>) -> Served {
         self.begun.lock().unwrap().send(()).unwrap();
         self.may_end.lock().unwrap().recv().unwrap();
         request.writable.write(b"!").unwrap();
-        1
+        Served::Filled(1)
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

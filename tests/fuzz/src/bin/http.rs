@@ -104,6 +104,10 @@ fn answer(request: &Request) -> Answer {
             id: disk.id.clone().unwrap_or_default(),
             bdf: "0000:00:02.0".to_owned(),
         })),
+        Request::AddNet(net) => Ok(Response::Added(PciDeviceInfo {
+            id: net.id.clone().unwrap_or_default(),
+            bdf: "0000:00:03.0".to_owned(),
+        })),
         Request::RemoveDevice(device) => Err(Fault::plain(
             Status::NotFound,
             code::DEVICE_NOT_FOUND,

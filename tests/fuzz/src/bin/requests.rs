@@ -13,6 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use vmm::config::VmSpec;
 use vmm::config::device::DeviceSpec;
 use vmm::config::disk::DiskSpec;
+use vmm::config::net::NetSpec;
 
 fuzz_target!(|input: &[u8]| {
     let mut draw = Draw::new(input);
@@ -48,6 +49,11 @@ fn understood(request: &Request) {
         }
         Request::AddDisk(disk) => {
             if let Err(error) = DiskSpec::try_from(disk.clone()) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+        Request::AddNet(net) => {
+            if let Err(error) = NetSpec::try_from(net.clone()) {
                 assert!(!error.to_string().is_empty());
             }
         }

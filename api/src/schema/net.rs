@@ -1,0 +1,60 @@
+//! Body of `vm.add-net`, and an entry of a VM's `net`.
+
+use serde::{Deserialize, Serialize};
+
+use super::known::{Table, knows};
+
+/// A network card of the guest, on a tap of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
+pub struct NetConfig {
+    /// Name of the tap, at most 15 bytes. One that does not exist is made, if hotbay may.
+    pub tap: String,
+    /// Name for later requests; generated (`_net0`) when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The guest's address, as in `02:00:00:00:00:01`; a local one made up when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Entries of a queue: a power of two from 4 to 32768.
+    #[serde(default = "default_queue_size")]
+    pub queue_size: u16,
+    /// TCP is cut into packets by who sends them on a wire.
+    #[serde(default = "default_offload")]
+    pub offload_tso: bool,
+    /// The same with UDP.
+    #[serde(default = "default_offload")]
+    pub offload_ufo: bool,
+    /// Checksums are left to who sends packets on a wire; the other two need it.
+    #[serde(default = "default_offload")]
+    pub offload_csum: bool,
+    /// Guest PCI segment to use, below the VM's `num_pci_segments`.
+    #[serde(default)]
+    pub pci_segment: u16,
+    /// Guest PCI device number to use; the machine picks one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_device_id: Option<u8>,
+}
+
+fn default_queue_size() -> u16 {
+    256
+}
+
+fn default_offload() -> bool {
+    true
+}
+
+pub(super) const KNOWN: Table = &[
+    ("fds", "null"),
+    ("host_mac", "null"),
+    ("iommu", "false"),
+    ("ip", "null"),
+    ("mask", "null"),
+    ("mtu", "null"),
+    ("num_queues", "2"),
+    ("rate_limiter_config", "null"),
+    ("vhost_mode", r#""Client""#),
+    ("vhost_socket", "null"),
+    ("vhost_user", "false"),
+];
+knows!(NetConfig, KNOWN);

@@ -1,0 +1,87 @@
+//! System calls on guest memory and on a tap that std does not offer.
+#![expect(unsafe_code, reason = "vectored I/O on guest memory, and a tap's ioctls")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use libc::{c_int, c_short, c_uint, c_ulong, iovec};
+use vm_memory::VolatileSlice;
+use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
+
+/// `linux/if_tun.h`.
+const TUNSETIFF: c_ulong = 0x4004_54ca;
+const TUNSETOFFLOAD: c_ulong = 0x4004_54d0;
+const TUNSETVNETHDRSZ: c_ulong = 0x4004_54d8;
+const IFF_TAP: c_short = 0x2;
+const IFF_NO_PI: c_short = 0x1000;
+const IFF_VNET_HDR: c_short = 0x4000;
+
+/// Most slices of one call (IOV_MAX).
+pub(super) const MOST_SLICES: usize = 1024;
+/// Bytes of an interface's name, its end among them.
+pub(super) const NAME: usize = libc::IFNAMSIZ;
+
+/// `struct ifreq`, as TUNSETIFF reads it.
+#[repr(C)]
+struct Interface {
+    name: [u8; NAME],
+    flags: c_short,
+    _rest: [u8; 22],
+}
+
+/// Makes `file`, which is `/dev/net/tun`, the host's end of the tap `name`; its headers have `header` bytes.
+pub(super) fn attach(file: &File, name: &str, header: c_int) -> io::Result<()> {
+    let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    let mut interface = Interface { name: [0; NAME], flags, _rest: [0; 22] };
+    if name.len() >= NAME {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    interface.name.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
+    // SAFETY: the kernel reads and writes one `ifreq`, which has 40 bytes.
+    done(unsafe { ioctl_with_mut_ref(file, TUNSETIFF, &mut interface) })?;
+    // SAFETY: the kernel reads one int.
+    done(unsafe { ioctl_with_ref(file, TUNSETVNETHDRSZ, &header) })
+}
+
+/// Which packets the reader takes that a network card would have cut up or checked (`TUN_F_*`).
+pub(super) fn set_offload(file: &File, flags: c_uint) -> io::Result<()> {
+    // SAFETY: a number only.
+    done(unsafe { ioctl_with_val(file, TUNSETOFFLOAD, flags.into()) })
+}
+
+fn done(answer: c_int) -> io::Result<()> {
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Reads one packet into `slices`, at most [`MOST_SLICES`]; its bytes.
+pub(super) fn read(file: &File, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    let (vectors, count) = vectors(slices)?;
+    // SAFETY: each vector is guest RAM that stays mapped as long as its slice lives; the
+    // guest may see and change it at any time, which plain bytes of its own may.
+    count_of(unsafe { libc::readv(file.as_raw_fd(), vectors.as_ptr(), count) })
+}
+
+/// Writes `slices`, at most [`MOST_SLICES`], as one packet; its bytes.
+pub(super) fn write(file: &File, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    let (vectors, count) = vectors(slices)?;
+    // SAFETY: as above, and the kernel only reads them.
+    count_of(unsafe { libc::writev(file.as_raw_fd(), vectors.as_ptr(), count) })
+}
+
+fn vectors(slices: &[VolatileSlice<'_>]) -> io::Result<(Vec<iovec>, c_int)> {
+    if slices.len() > MOST_SLICES {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let vector = |slice: &VolatileSlice<'_>| iovec {
+        iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+        iov_len: slice.len(),
+    };
+    let vectors: Vec<iovec> = slices.iter().map(vector).collect();
+    let count = c_int::try_from(vectors.len()).map_err(io::Error::other)?;
+    Ok((vectors, count))
+}
+
+fn count_of(count: isize) -> io::Result<usize> {
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,177 @@
+//! Network cards of ours, on taps of the host: at boot and plugged in later, in use in both directions, refused,
+//! unplugged, and left alone when their tap goes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use api::schema::interrupts::InterruptMode;
+use serde_json::json;
+use tests::error::{Doing, ensure, same};
+use tests::host::run;
+use tests::wait::{Look, until};
+use tests::{Options, Result, Vm, in_lab};
+
+const MAC: &str = "02:68:6f:74:62:01";
+/// Bytes that go each way.
+const MUCH: usize = 2 << 20;
+const CONNECTION_LIMIT: Duration = Duration::from_secs(120);
+
+#[test]
+fn card_carries_data_both_ways_beside_one_that_comes_and_goes_and_both_survive_a_reboot() {
+    in_lab(|host| {
+        let (lan, more) = (Tap::new("hb0", 70)?, Tap::new("hb1", 71)?);
+        let mut vm = with_card(&lan)?;
+        lan.join(&mut vm)?;
+        let before = vm.settled_descriptors(host)?;
+        lan.carries(&mut vm)?;
+
+        for _ in 0..2 {
+            vm.api.put_json("vm.add-net", &json!({ "tap": more.name, "id": "more" }))?.ok()?;
+            more.join(&mut vm)?;
+            vm.mode_becomes("more", InterruptMode::Msix)?;
+            vm.remove("more")?;
+        }
+        vm.descriptors_return_to(host, before)?;
+        lan.carries(&mut vm)?;
+        let counters = vm.counters()?["lan"].take();
+        let count = |name: &str| counters[name].as_u64().unwrap_or(0);
+        let carried = 2 * MUCH as u64;
+        ensure(count("rx_bytes") > carried && count("tx_bytes") > carried, || {
+            counters.to_string()
+        })?;
+        same("notifications that took an exit", &count("trapped_notifications"), &0)?;
+
+        vm.guest.type_in("reboot -f\n")?;
+        vm.guest.ready()?;
+        lan.join(&mut vm)?;
+        lan.carries(&mut vm)
+    });
+}
+
+#[test]
+fn tap_that_cannot_be_had_is_refused_and_one_that_goes_leaves_the_guest_alone() {
+    in_lab(|host| {
+        let lan = Tap::new("hb0", 70)?;
+        let mut vm = with_card(&lan)?;
+        lan.join(&mut vm)?;
+        let before = vm.settled_descriptors(host)?;
+
+        for (tap, status, code) in [
+            (lan.name, 400, "device.in-use"),
+            ("lo", 400, "device.bad-path"),
+            ("nowhere", 500, "device.permission"),
+            ("a/b", 400, "device.bad-request"),
+        ] {
+            let refused = vm.api.put_json("vm.add-net", &json!({ "tap": tap }))?;
+            let said = format!("{refused:?}");
+            ensure(refused.status == status && said.contains(code), || format!("{tap}: {said}"))?;
+        }
+        vm.descriptors_return_to(host, before)?;
+        let refused = vm.api.put_json("vm.add-net", &json!({ "tap": "hb1", "num_queues": 4 }))?;
+        same("the status of a field that is not acted on", &refused.status, &400)?;
+
+        lan.delete()?;
+        // What is sent is dropped, and nothing spins: the guest and the API are as awake as ever.
+        let ping = vm.guest.try_run(&format!("ping -c 2 -W 1 {}", lan.address(1)))?;
+        ensure(ping.status != 0, || format!("without a tap: {}", ping.text))?;
+        let log = vm.log()?;
+        ensure(log.contains("its tap has failed"), || format!("it does not say so: {log}"))?;
+        vm.remove("lan")
+    });
+}
+
+/// Boots a guest with a card on `tap`.
+fn with_card(tap: &Tap) -> Result<Vm> {
+    let option = format!("tap={},mac={MAC},id=lan", tap.name);
+    let arguments = vec!["--net".to_owned(), option];
+    let mut vm = Options { arguments, cpus: "boot=2", ..Options::default() }.boot()?;
+    let found = vm.guest.run(&format!("grep -l {MAC} /sys/class/net/*/address"))?;
+    ensure(found.contains("/sys/class/net/"), || format!("no card has the address: {found}"))?;
+    Ok(vm)
+}
+
+/// A tap of the host with an address, in a network of its own.
+struct Tap {
+    name: &'static str,
+    network: u8,
+}
+
+impl Tap {
+    fn new(name: &'static str, network: u8) -> Result<Self> {
+        run(Command::new("modprobe").arg("tun"))?;
+        let tap = Self { name, network };
+        // hotbay has no capabilities: a tap is its user's, or not for it.
+        ip(&["tuntap", "add", "dev", name, "mode", "tap", "user", "root"])?;
+        ip(&["addr", "add", &format!("{}/24", tap.address(1)), "dev", name])?;
+        ip(&["link", "set", name, "up"])?;
+        Ok(tap)
+    }
+
+    fn address(&self, host: u8) -> String {
+        format!("192.168.{}.{host}", self.network)
+    }
+
+    fn delete(&self) -> Result {
+        ip(&["link", "del", self.name])
+    }
+
+    /// Gives the guest's card on this tap an address, and pings through it.
+    fn join(&self, vm: &mut Vm) -> Result {
+        let (ours, theirs) = (self.address(1), self.address(2));
+        // The one that has no address yet; a card that has just come may still be without a driver.
+        let unused = "for i in /sys/class/net/eth*; do i=${i##*/}; \
+                      ifconfig $i | grep -q 'inet addr' || { echo $i; exit 0; }; done; exit 1";
+        let interface = vm.guest.wait_for("a card without an address", &format!("({unused})"))?;
+        vm.guest.run(&format!("ifconfig {interface} {theirs} netmask 255.255.255.0 up"))?;
+        vm.guest.wait_for("an answer of the host", &format!("ping -c 1 -W 2 {ours}"))?;
+        let report = vm.guest.run(&format!("ping -c 3 -W 5 {ours}"))?;
+        ensure(report.contains("3 packets received"), || format!("pings were lost: {report}"))
+    }
+
+    /// Sends the guest much, and has it sent back.
+    fn carries(&self, vm: &mut Vm) -> Result {
+        let listener = TcpListener::bind((self.address(1), 0)).doing("listen")?;
+        let port = listener.local_addr().doing("ask for the port")?.port();
+        let mut sent = vec![0; MUCH];
+        fastrand::fill(&mut sent);
+
+        let get = format!("nc {} {port} >/tmp/data </dev/null &\n", self.address(1));
+        vm.guest.type_in(&get)?;
+        let mut there = accept(&listener)?;
+        there.write_all(&sent).doing("send to the guest")?;
+        there.shutdown(Shutdown::Both).doing("end the connection")?;
+        drop(there);
+        vm.guest.wait_for("all of it", &format!("[ $(wc -c </tmp/data) -eq {MUCH} ]"))?;
+
+        vm.guest.type_in(&format!("nc {} {port} </tmp/data >/dev/null &\n", self.address(1)))?;
+        let (mut back, mut received) = (accept(&listener)?, vec![0; MUCH]);
+        back.set_read_timeout(Some(CONNECTION_LIMIT)).doing("set a limit")?;
+        back.read_exact(&mut received).doing("receive from the guest")?;
+        ensure(received == sent, || "what came back is not what was sent".into())
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // It is gone if the scene has deleted it.
+        let _ = Command::new("ip").args(["link", "del", self.name]).output();
+    }
+}
+
+fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    listener.set_nonblocking(true).doing("not wait for a connection")?;
+    let stream = until("a connection of the guest", CONNECTION_LIMIT, || {
+        Ok(match listener.accept() {
+            Ok((stream, _)) => Look::Holds(stream),
+            Err(error) => Look::NotYet(error.to_string()),
+        })
+    })?;
+    stream.set_nonblocking(false).doing("wait for data")?;
+    Ok(stream)
+}
+
+fn ip(arguments: &[&str]) -> Result {
+    run(Command::new("ip").args(arguments)).map(drop)
+}

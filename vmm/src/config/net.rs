@@ -1,0 +1,133 @@
+//! A network card to be added, checked.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use api::schema::net::NetConfig;
+use devices::pci::{Segment, Slot};
+use devices::virtio::net::{Mac, Offloads, TAP_NAME};
+
+use super::device::{DeviceError, DeviceId, segment, slot};
+use super::disk::queue_size;
+use crate::sandbox::{Grant, Purpose};
+
+/// Where the host makes and hands out taps.
+const TUN: &str = "/dev/net/tun";
+
+/// A network card for the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetSpec {
+    /// Who it is; the machine picks a name when absent.
+    pub id: Option<DeviceId>,
+    /// Name of the tap.
+    pub tap: String,
+    /// The guest's address.
+    pub mac: Mac,
+    /// Entries of each of its two queues, a power of two.
+    pub queue_size: u16,
+    /// What its driver may leave to the host.
+    pub offloads: Offloads,
+    /// On which of the guest's segments.
+    pub segment: Segment,
+    /// Where on it the guest wants it; any slot when absent.
+    pub slot: Option<Slot>,
+}
+
+impl NetSpec {
+    /// What must be reachable for it.
+    pub fn path(&self) -> Grant {
+        Grant::new("the host's taps", TUN, Purpose::Device)
+    }
+}
+
+impl From<NetSpec> for NetConfig {
+    fn from(spec: NetSpec) -> Self {
+        let NetSpec { id, tap, mac, queue_size, offloads, segment, slot } = spec;
+        let Offloads { csum, tso, ufo } = offloads;
+        Self {
+            tap,
+            id: id.map(|id| id.to_string()),
+            mac: Some(mac.to_string()),
+            queue_size,
+            offload_tso: tso,
+            offload_ufo: ufo,
+            offload_csum: csum,
+            pci_segment: segment.number().into(),
+            pci_device_id: slot.map(Slot::number),
+        }
+    }
+}
+
+impl TryFrom<NetConfig> for NetSpec {
+    type Error = DeviceError;
+
+    fn try_from(body: NetConfig) -> Result<Self, DeviceError> {
+        // Taken apart by name, so that a new field in the body cannot be forgotten here.
+        let NetConfig {
+            tap,
+            id,
+            mac,
+            queue_size: entries,
+            offload_tso: tso,
+            offload_ufo: ufo,
+            offload_csum: csum,
+            pci_segment,
+            pci_device_id,
+        } = body;
+        // The kernel makes a name of one with a percent sign, and folders of the others.
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
+        if tap.is_empty() || tap.len() > TAP_NAME || !tap.bytes().all(plain) {
+            return Err(DeviceError::Tap(tap));
+        }
+        let mac = match mac {
+            Some(text) => Mac::parse(&text).ok_or(DeviceError::Mac(text))?,
+            None => Mac::local(RandomState::new().build_hasher().finish()),
+        };
+        Ok(Self {
+            id: id.map(DeviceId::try_from).transpose()?,
+            tap,
+            mac,
+            queue_size: queue_size(entries)?,
+            offloads: Offloads { csum, tso, ufo },
+            segment: segment(pci_segment)?,
+            slot: slot(pci_device_id)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(body: &str) -> Result<NetSpec, DeviceError> {
+        NetSpec::try_from(serde_json::from_str::<NetConfig>(body).unwrap())
+    }
+
+    #[test]
+    fn card_survives_the_way_in_and_out() {
+        let body = r#"{"tap":"tap0","id":"a","mac":"02:00:00:00:00:0f","queue_size":64,"offload_tso":false,"pci_device_id":4}"#;
+        let there = spec(body).unwrap();
+
+        let again = NetSpec::try_from(NetConfig::from(there.clone())).unwrap();
+
+        assert_eq!((again.queue_size, again.offloads.tso, again.offloads.csum), (64, false, true));
+        assert_eq!(again, there);
+    }
+
+    #[test]
+    fn address_is_made_up_once() {
+        let (one, other) = (spec(r#"{"tap":"t"}"#).unwrap(), spec(r#"{"tap":"t"}"#).unwrap());
+
+        assert_ne!(one.mac, other.mac);
+        assert_eq!(NetSpec::try_from(NetConfig::from(one.clone())), Ok(one));
+    }
+
+    #[test]
+    fn what_is_no_tap_and_no_address_is_refused() {
+        for tap in ["", "sixteen-bytes-xx", "a/b", "tap%d", "a b"] {
+            let refused = spec(&format!(r#"{{"tap":"{tap}"}}"#));
+            assert_eq!(refused, Err(DeviceError::Tap(tap.to_owned())));
+        }
+        let refused = spec(r#"{"tap":"t","mac":"01:00:00:00:00:01"}"#);
+        assert_eq!(refused, Err(DeviceError::Mac("01:00:00:00:00:01".to_owned())));
+    }
+}

@@ -147,15 +147,19 @@ impl Net {
         }
     }
 
-    /// One packet from the tap into the buffer.
+    /// One packet from the tap into the buffer. One that does not fit leaves room for the next.
     fn receive(&self, request: &Buffers<'_>) -> Served {
         let Ok(slices) = request.writable.slices() else { return self.received.drop_one() };
-        if request.writable.len() < SHORTEST || slices.len() > sys::MOST_SLICES {
+        let room = request.writable.len();
+        if room < SHORTEST || slices.len() > sys::MOST_SLICES {
             return self.received.drop_one();
         }
         for _ in 0..PATIENCE {
             match sys::read(&self.tap, &slices) {
                 Ok(0) => return self.fails(&io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) if u64::try_from(count).is_ok_and(|count| count > room) => {
+                    self.received.loses_one();
+                }
                 Ok(count) => {
                     // One packet is in one buffer: features that would allow more are not offered.
                     let number = request.writable.part(NUM_BUFFERS, HEADER.into());
@@ -167,8 +171,6 @@ impl Net {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Served::Later,
-                    // It does not fit, and the kernel has thrown it away.
-                    Some(libc::EFAULT | libc::EMSGSIZE) => drop(self.received.drop_one()),
                     Some(libc::EINTR) => {}
                     _ => return self.fails(&error),
                 },
@@ -262,8 +264,14 @@ impl Count {
         served(count)
     }
 
-    fn drop_one(&self) -> Served {
+    /// A packet is lost.
+    fn loses_one(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A packet is lost, and its buffer with it.
+    fn drop_one(&self) -> Served {
+        self.loses_one();
         Served::Filled(0)
     }
 }

@@ -95,6 +95,19 @@ fn buffer_too_short_for_any_packet_is_given_back_and_counted() {
 }
 
 #[test]
+fn packet_that_does_not_fit_is_dropped_and_the_next_one_takes_the_buffer() {
+    let (net, host, memory) = scene();
+    host.send(&packet(101)).unwrap();
+    host.send(&packet(100)).unwrap();
+
+    assert_eq!(serve(&net, &memory, RECEIVE, 112), Served::Filled(112));
+
+    assert_eq!((count(&net, "rx_dropped"), count(&net, "rx_frames")), (1, 1));
+    host.send(&packet(101)).unwrap();
+    assert_eq!(serve(&net, &memory, RECEIVE, 112), Served::Later, "and nothing else comes");
+}
+
+#[test]
 fn packet_that_the_host_does_not_take_is_dropped() {
     let (net, host, memory) = scene();
     drop(host);

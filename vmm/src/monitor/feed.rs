@@ -1,7 +1,8 @@
 //! Events for clients who ask (`vm.events`): the latest are kept, and who has seen them
 //! all is answered when there is another. Nobody waits here: a [`Reply`] is kept.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,8 @@ pub(super) struct Feed(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Oldest first; their numbers have no gaps.
-    kept: VecDeque<Event>,
+    /// Oldest first; the last one has the last number, and there are no gaps.
+    kept: VecDeque<Kept>,
     /// Number of the last event there was; 0 before the first.
     last: u64,
     /// Who has seen all of them, and until when they wait.
@@ -33,22 +34,46 @@ struct State {
     ended: bool,
 }
 
+/// An event, in a fraction of the memory that an [`Event`] takes.
+#[derive(Debug)]
+struct Kept {
+    timestamp: Duration,
+    source: &'static str,
+    event: &'static str,
+    properties: Box<[(&'static str, Box<str>)]>,
+}
+
+impl Kept {
+    fn new(notice: Notice<'_>, timestamp: Duration) -> Self {
+        let (source, event, properties) = notice.parts();
+        let owned = |(name, value): (_, Cow<'_, str>)| (name, value.into_owned().into_boxed_str());
+        Self { timestamp, source, event, properties: properties.into_iter().map(owned).collect() }
+    }
+
+    fn told(&self, number: u64) -> Event {
+        let named = |(name, value): &(&str, Box<str>)| ((*name).to_owned(), value.to_string());
+        let properties = self.properties.iter().map(named).collect();
+        Event {
+            number,
+            timestamp: self.timestamp,
+            source: self.source.to_owned(),
+            event: self.event.to_owned(),
+            properties: Some(properties).filter(|_| !self.properties.is_empty()),
+        }
+    }
+}
+
 impl Feed {
     /// Adds an event, and tells those who wait for it.
     pub(super) fn add(&self, notice: Notice<'_>, timestamp: Duration) {
-        let (source, event, properties) = notice.parts();
-        let properties: BTreeMap<String, String> =
-            properties.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let properties = Some(properties).filter(|properties| !properties.is_empty());
-        let (source, event) = (source.to_owned(), event.to_owned());
+        let kept = Kept::new(notice, timestamp);
         let mut state = self.state();
         let seen = state.last;
         state.last += 1;
-        let number = state.last;
-        state.kept.push_back(Event { number, timestamp, source, event, properties });
-        if state.kept.len() > ROOM {
+        if state.kept.len() == ROOM {
             state.kept.pop_front();
         }
+        state.kept.push_back(kept);
         let waiting = std::mem::take(&mut state.waiting);
         if waiting.is_empty() {
             return;
@@ -115,8 +140,10 @@ impl Feed {
 impl State {
     /// What there is after the event with number `since`.
     fn after(&self, since: u64) -> Events {
-        let first = self.kept.front().map_or(self.last + 1, |event| event.number);
-        let events = self.kept.iter().filter(|event| event.number > since).cloned().collect();
+        // Fewer than there have been.
+        let first = self.last + 1 - self.kept.len() as u64;
+        let events = (first..).zip(&self.kept).filter(|(number, _)| *number > since);
+        let events = events.map(|(number, kept)| kept.told(number)).collect();
         Events { events, last: self.last, lost: first.saturating_sub(since.saturating_add(1)) }
     }
 }

@@ -1,4 +1,6 @@
-//! What a guest has flushed to a disk of ours is there, whenever the VMM is killed. docs/testing.md has the long version.
+//! What a guest has flushed to a disk of ours is there, whenever the VMM is killed. The host lives on, so this is about what
+//! hotbay still had in its hands; that a flush is one of the host's is tried by value (`devices/src/virtio/block/tests.rs`).
+//! docs/testing.md has the long version.
 
 use std::fs::{self, File};
 use std::path::Path;

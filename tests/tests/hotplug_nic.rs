@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tests::artifacts::{binary, script};
 use tests::error::{Doing, ensure, same};
+use tests::host::run;
 use tests::{Bdf, Error, Kind, Options, Result, Vm, in_lab};
 
 const MAC: &str = "02:68:6f:74:62:79";
@@ -52,7 +53,17 @@ fn virtual_function_is_made_plugged_in_used_and_taken_back_and_failures_leave_th
             tell(&vm, &["--remove", id])?;
             same("the host afterwards", &State::of(&physical, &net)?, &before)?;
         }
-        Ok(())
+
+        let _one = OneFunction::make(&physical, &net)?;
+        let before = State::of(&physical, &net)?;
+        ensure(before.functions.contains("vlan 5"), || before.functions.clone())?;
+        let refused = ask(&vm, &["--id", "taken", "--mac", MAC, "--vlan", "7", &net])?;
+        ensure(!refused.status.success(), || "an id that is taken".into())?;
+        same("a function that was there, after a failure", &State::of(&physical, &net)?, &before)?;
+        tell(&vm, &["--id", "vf2", "--mac", MAC, &net])?;
+        Kind::IgbVf.use_in(&mut vm.guest)?;
+        tell(&vm, &["--remove", "vf2"])?;
+        same("a function that was there, given back", &State::of(&physical, &net)?, &before)
     });
 }
 
@@ -61,6 +72,8 @@ fn virtual_function_is_made_plugged_in_used_and_taken_back_and_failures_leave_th
 struct State {
     files: Vec<String>,
     interface_up: bool,
+    /// Address, VLAN and all else of each virtual function.
+    functions: String,
     descriptors: Vec<String>,
 }
 
@@ -74,13 +87,42 @@ impl State {
             .collect::<Result<_>>()?;
         let shown = Command::new("ip").args(["-br", "link", "show", "dev", net, "up"]).output();
         let shown = shown.doing("run ip")?;
+        let all = run(Command::new("ip").args(["link", "show", "dev", net]))?;
+        let functions = all.lines().filter(|line| line.trim_start().starts_with("vf "));
+        let functions = functions.collect::<Vec<_>>().join("\n");
         let groups = fs::read_dir("/dev/vfio").doing("list VFIO groups")?;
         let mut descriptors: Vec<_> = groups
             .flatten()
             .map(|group| group.file_name().to_string_lossy().into_owned())
             .collect();
         descriptors.sort();
-        Ok(Self { files, interface_up: !shown.stdout.is_empty(), descriptors })
+        Ok(Self { files, interface_up: !shown.stdout.is_empty(), functions, descriptors })
+    }
+}
+
+/// A virtual function that somebody else has made and configured, without a driver.
+struct OneFunction(Bdf);
+
+impl OneFunction {
+    fn make(physical: &Bdf, net: &str) -> Result<Self> {
+        let write = |name: &str, text: &str| {
+            fs::write(physical.file(name), text).doing(format!("write {name}"))
+        };
+        write("sriov_drivers_autoprobe", "0")?;
+        write("sriov_numvfs", "1")?;
+        let made = Self(physical.clone());
+        for setting in [["mac", "02:00:00:00:00:aa"], ["vlan", "5"]] {
+            run(Command::new("ip").args(["link", "set", net, "vf", "0"]).args(setting))?;
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for OneFunction {
+    fn drop(&mut self) {
+        // What fails is seen by the next scene that wants the function.
+        let _ = fs::write(self.0.file("sriov_numvfs"), "0");
+        let _ = fs::write(self.0.file("sriov_drivers_autoprobe"), "1");
     }
 }
 

@@ -30,7 +30,7 @@ const REBOOT_LIMIT: Duration = Duration::from_secs(120);
 const REBOOTS: u32 = 2;
 
 #[test]
-fn reboot_waits_for_the_slowest_reset_and_nobody_for_the_reboot() {
+fn alone_reboot_waits_for_the_slowest_reset_and_nobody_for_the_reboot() {
     in_lab(|host| {
         let (disk, nic, late) =
             (Kind::Nvme.take(host)?, Kind::E1000e.take(host)?, Kind::Igb.take(host)?);

@@ -1,6 +1,8 @@
 //! What others notice while hotbay is busy: clients who ask, and a guest that counts time.
 
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -22,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the guest's ticker reports.
 const REPORT: &str = "/tmp/ticks";
+
+/// What a ticker would report before its first tick.
+const NONE_YET: &str = "ticks 0 longest 0";
 
 /// How long answers took.
 #[derive(Debug, Default)]
@@ -148,11 +153,26 @@ impl Ticker {
     }
 
     fn ticks(&self, guest: &mut Guest) -> Result<Ticks> {
-        let report = guest.run(&format!("cat {REPORT} || echo ticks 0 longest 0"))?;
+        Ticks::parse(&guest.run(&format!("cat {REPORT} || echo {NONE_YET}"))?)
+    }
+}
+
+impl Ticks {
+    /// What a ticker of the host has reported to `file` until now.
+    pub(crate) fn read(file: &Path) -> Result<Self> {
+        match fs::read_to_string(file) {
+            // Not there, or about to be written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::parse(NONE_YET),
+            Ok(report) if report.is_empty() => Self::parse(NONE_YET),
+            report => Self::parse(&report.doing("read what a ticker says")?),
+        }
+    }
+
+    fn parse(report: &str) -> Result<Self> {
         let numbers = report.split_whitespace().filter_map(|word| word.parse().ok());
         match numbers.collect::<Vec<u64>>()[..] {
-            [count, longest] => Ok(Ticks { count, longest: Duration::from_micros(longest) }),
-            _ => Err(Error::Unexpected(format!("the guest's ticker says {report:?}"))),
+            [count, longest] => Ok(Self { count, longest: Duration::from_micros(longest) }),
+            _ => Err(Error::Unexpected(format!("a ticker says {report:?}"))),
         }
     }
 }

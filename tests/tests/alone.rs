@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tests::error::{Doing, ensure};
 use tests::meanwhile::{Asked, Latencies, Ticker, Ticks, asking, pinging};
+use tests::metronome::Metronome;
 use tests::monitor::Monitor;
 use tests::vm::add_body;
-use tests::{Error, Function, Kind, Options, Result, Vm, in_lab};
+use tests::{Error, Function, Host, Kind, Options, Result, Vm, in_lab};
 
 const TICKER: &str = env!("CARGO_BIN_EXE_ticker");
 const MIB: u64 = 1 << 20;
@@ -20,6 +21,8 @@ const MIB: u64 = 1 << 20;
 const PING_P99: Duration = Duration::from_millis(20);
 /// No ping takes longer, and no timer of the guest is late by more.
 const LONGEST: Duration = Duration::from_millis(100);
+/// A processor of the host on which nothing at all ran for longer was not there.
+const STANDSTILL: Duration = Duration::from_millis(50);
 /// An add when RAM is warm.
 const WARM_ADD: Duration = Duration::from_millis(1500);
 
@@ -30,41 +33,57 @@ struct Seen {
     pings: Latencies,
     before: Ticks,
     during: Ticks,
+    /// The longest time for which a processor of the host ran nothing.
+    still: Duration,
 }
 
-/// In some rounds the whole lab stands still for a moment (docs/performance.md); code that makes others wait by itself does
-/// so in each.
-const ROUNDS: u32 = 3;
+/// How a round ended.
+enum Round {
+    Within,
+    /// The lab stood still meanwhile, or had little to give: another round tells more.
+    Unclear(String),
+}
+
+/// In some rounds a processor of the lab stands still for a moment (docs/performance.md); code that makes others slow by
+/// itself does so in each.
+const ROUNDS: u32 = 5;
 
 #[test]
 fn nobody_notices_while_cold_ram_is_mapped_faster_than_by_one_thread() {
     in_lab(|host| {
         let nic = Kind::E1000e.take(host)?;
-        let mut outcome = Ok(());
         for _ in 0..ROUNDS {
-            outcome = unnoticed_and_faster(&nic);
-            match &outcome {
-                Err(Error::Unexpected(why)) => println!("measured: not this time: {why}"),
-                _ => return outcome,
+            match unnoticed_and_faster(host, &nic)? {
+                Round::Within => return Ok(()),
+                Round::Unclear(why) => println!("measured: not this time: {why}"),
             }
         }
-        outcome
+        Err(Error::Unexpected(format!("{ROUNDS} rounds, none within the budget: see above")))
     });
 }
 
-fn unnoticed_and_faster(nic: &Function<'_>) -> Result {
-    let Seen { add, pings_before, pings, before, during } = add_under_watch(nic)?;
+fn unnoticed_and_faster(host: &Host, nic: &Function<'_>) -> Result<Round> {
+    let Seen { add, pings_before, pings, before, during, still } = add_under_watch(host, nic)?;
     let alone = add_by_one_thread(nic)?;
 
     let ratio = alone.as_secs_f64() / add.as_secs_f64();
     let (p99, longest) = (pings.p99(), pings.longest());
     println!("measured: 2 GiB of cold RAM: {add:.2?}, by one thread {alone:.2?}, ratio {ratio:.2}");
     println!("measured: pings before {pings_before}, during {pings}");
-    println!("measured: guest before {before:?}, during {during:?}");
-    ensure(p99 < PING_P99 && longest < LONGEST, || format!("pings: {p99:?}, {longest:?}"))?;
+    println!(
+        "measured: guest before {before:?}, during {during:?}; a processor stood still for {still:.2?}"
+    );
     ensure(during.count > 100, || format!("the guest hardly ran: {during:?}"))?;
-    ensure(during.longest < LONGEST, || format!("the guest stood still: {during:?}"))?;
-    ensure(ratio > 1.0, || format!("one thread is as fast: {ratio}"))
+    if longest >= LONGEST || during.longest >= LONGEST {
+        let what = format!("longest ping {longest:?}, guest {during:?}, processors {still:?}");
+        // Somebody had to wait for hotbay, not for the lab: that is not to happen once.
+        ensure(still >= STANDSTILL, || what.clone())?;
+        return Ok(Round::Unclear(what));
+    }
+    if p99 >= PING_P99 || ratio <= 1.0 {
+        return Ok(Round::Unclear(format!("pings {p99:?}, ratio {ratio:.2}")));
+    }
+    Ok(Round::Within)
 }
 
 #[test]
@@ -87,7 +106,7 @@ fn device_is_there_soon_when_ram_was_warmed_in_the_background() {
 }
 
 /// The first half of an add of 2 GiB, as clients and the guest see it; after that, a pause and a resume.
-fn add_under_watch(nic: &Function<'_>) -> Result<Seen> {
+fn add_under_watch(host: &Host, nic: &Function<'_>) -> Result<Seen> {
     let dir = tempfile::tempdir().doing("make a folder")?;
     let ticker = Ticker::new(TICKER, dir.path())?;
     let (mut vm, events) = up("size=2G", vec![ticker.archive()])?;
@@ -95,8 +114,9 @@ fn add_under_watch(nic: &Function<'_>) -> Result<Seen> {
     let (before, pings_before) =
         pinging(&vm.api.clone(), || ticker.stop_after(300, &mut vm.guest))?;
     ticker.start(&mut vm.guest)?;
+    let metronome = Metronome::start(TICKER, host)?;
     let (api, body) = (vm.api.clone(), add_body(&nic.bdf, "nic0"));
-    let (Asked { answer, took: add }, (pings, during)) =
+    let (Asked { answer, took: add }, (pings, during, still)) =
         asking(&api, ("vm.add-device", &body), || {
             let ((), pings) = pinging(&api, || events.mapped(1024 * MIB))?;
             let during = ticker.stop_after(0, &mut vm.guest)?;
@@ -107,11 +127,11 @@ fn add_under_watch(nic: &Function<'_>) -> Result<Seen> {
                 let as_expected = info["state"] == state && phase == "Mapping";
                 ensure(as_expected, || format!("after {verb}: {info}"))?;
             }
-            Ok((pings, during))
+            Ok((pings, during, metronome.longest()?))
         })?;
     answer.ok()?;
     nic.kind.use_in(&mut vm.guest)?;
-    Ok(Seen { add, pings_before, pings, before, during })
+    Ok(Seen { add, pings_before, pings, before, during, still })
 }
 
 /// The reference: the same code, with one thread.

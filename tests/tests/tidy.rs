@@ -64,6 +64,7 @@ const TESTS: &[&str] = &[
     "standstill",
     "guest",
     "meanwhile",
+    "metronome",
     "vm",
     "held",
     "function",

@@ -1,7 +1,7 @@
-//! Runs in a guest: wakes up every few milliseconds and says at the end how late it ever was.
+//! Runs in a guest, or on a processor of the host: wakes up every few milliseconds and says at the end how late it ever was.
 //!
 //! `ticker FILE` writes `ticks N longest MICROSECONDS` to FILE every second and goes on until it is killed.
-//! `longest` is the longest time between two wake-ups since the start: a guest whose processor stood
+//! `longest` is the longest time between two wake-ups since the start: a processor that stood
 //! still, by its own clock, cannot hide it.
 
 use std::env;

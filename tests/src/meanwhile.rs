@@ -161,9 +161,7 @@ impl Ticks {
     /// What a ticker of the host has reported to `file` until now.
     pub(crate) fn read(file: &Path) -> Result<Self> {
         match fs::read_to_string(file) {
-            // Not there, or about to be written.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::parse(NONE_YET),
-            Ok(report) if report.is_empty() => Self::parse(NONE_YET),
             report => Self::parse(&report.doing("read what a ticker says")?),
         }
     }

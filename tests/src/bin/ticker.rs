@@ -17,6 +17,8 @@ const REPORT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let Some(file) = env::args_os().nth(1) else { return ExitCode::FAILURE };
+    let mut fresh = file.clone();
+    fresh.push(".new");
     let (mut last, mut longest, mut ticks) = (Instant::now(), Duration::ZERO, 0_u64);
     let mut reported = last;
     loop {
@@ -28,7 +30,8 @@ fn main() -> ExitCode {
         if now - reported > REPORT {
             reported = now;
             let line = format!("ticks {ticks} longest {}\n", longest.as_micros());
-            if fs::write(&file, line).is_err() {
+            // Renamed, so that nobody finds a report half written.
+            if fs::write(&fresh, line).and_then(|()| fs::rename(&fresh, &file)).is_err() {
                 return ExitCode::FAILURE;
             }
         }

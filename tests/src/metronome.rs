@@ -13,6 +13,9 @@ use crate::host::Host;
 use crate::meanwhile::Ticks;
 use crate::wait::{Look, until};
 
+/// Milliseconds from one wake-up to the next: seldom enough to leave others the processor.
+const TICK: &str = "20";
+
 /// Until a program has reported once more.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,7 @@ impl Metronome {
             let program = Command::new("chrt")
                 .args(["--fifo", "99", "taskset", "--cpu-list", &processor.to_string(), ticker])
                 .arg(&report)
+                .arg(TICK)
                 .stdin(Stdio::null())
                 .spawn()
                 .doing("start chrt")?;

@@ -21,6 +21,7 @@ pub mod payload;
 pub mod platform;
 pub mod prefault;
 pub mod rng;
+pub mod user_device;
 
 /// Fields that Cloud Hypervisor knows and hotbay does not act on, by the name of the body
 /// in `openapi/hotbay.yaml`, each with its default as JSON text.
@@ -34,6 +35,7 @@ pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
     ("AddDevice", device::ADD_KNOWN),
     ("DiskConfig", disk::KNOWN),
     ("NetConfig", net::KNOWN),
+    ("UserDeviceConfig", user_device::KNOWN),
     ("RngConfig", rng::KNOWN),
 ];
 

@@ -13,6 +13,7 @@ use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::prefault;
 use api::schema::rng::RngConfig;
+use api::schema::user_device::UserDeviceConfig;
 use devices::pci::Segment;
 
 use crate::boot::Payload;
@@ -24,12 +25,14 @@ pub mod disk;
 pub mod net;
 pub mod reach;
 pub mod rng;
+pub mod user_device;
 pub mod wanted;
 
 use self::device::{DeviceError, DeviceSpec, NoSegment};
 use self::disk::DiskSpec;
 use self::net::NetSpec;
 use self::rng::RngSpec;
+use self::user_device::UserDeviceSpec;
 use self::wanted::Wanted;
 
 /// Most vCPUs: their APIC ids are 0 to 254, 255 addresses them all.
@@ -140,6 +143,7 @@ impl TryFrom<VmConfig> for VmSpec {
             net,
             rng,
             devices,
+            user_devices,
             landlock_enable,
             landlock_rules,
         } = body;
@@ -159,7 +163,7 @@ impl TryFrom<VmConfig> for VmSpec {
             serial: serial.try_into()?,
             devices: wanted(
                 (disks.unwrap_or_default(), net.unwrap_or_default(), rng),
-                devices.unwrap_or_default(),
+                (devices.unwrap_or_default(), user_devices.unwrap_or_default()),
                 segments,
             )?,
             landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
@@ -176,15 +180,16 @@ fn segments(body: &PlatformConfig) -> Result<u8, SpecError> {
 /// Every device, each on a segment that there is and with a name of its own.
 fn wanted(
     (disks, cards, rng): (Vec<DiskConfig>, Vec<NetConfig>, Option<RngConfig>),
-    functions: Vec<AddDevice>,
+    (functions, served): (Vec<AddDevice>, Vec<UserDeviceConfig>),
     segments: u8,
 ) -> Result<Vec<Wanted>, SpecError> {
     let disks = disks.into_iter().map(|body| DiskSpec::try_from(body).map(Wanted::Disk));
     let cards = cards.into_iter().map(|body| NetSpec::try_from(body).map(Wanted::Net));
     let rng = rng.into_iter().map(|body| RngSpec::try_from(body).map(Wanted::Rng));
     let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
+    let served = served.into_iter().map(|body| UserDeviceSpec::try_from(body).map(Wanted::Served));
     let mut all: Vec<Wanted> = Vec::new();
-    for wanted in disks.chain(cards).chain(rng).chain(functions) {
+    for wanted in disks.chain(cards).chain(rng).chain(functions).chain(served) {
         let wanted = wanted?;
         if let Err(error) = wanted.fits(segments) {
             return Err(SpecError::NoSegment(wanted.path().to_owned(), error));

@@ -8,7 +8,10 @@ use super::disk::DiskConfig;
 use super::known::Table;
 use super::machine::VmConfig;
 use super::net::NetConfig;
-use super::{console, cpus, device, disk, machine, memory, net, payload, platform, rng};
+use super::user_device::UserDeviceConfig;
+use super::{
+    console, cpus, device, disk, machine, memory, net, payload, platform, rng, user_device,
+};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -35,6 +38,15 @@ fn ch_remotes_add_net_passes() {
 }
 
 #[test]
+fn ch_remotes_add_user_device_passes() {
+    let body = r#"{"id":"u0","pci_segment":0,"socket":"/run/u.sock"}"#;
+
+    let device: UserDeviceConfig = serde_json::from_str(body).unwrap();
+
+    assert_eq!((device.socket.to_str(), device.id.as_deref()), (Some("/run/u.sock"), Some("u0")));
+}
+
+#[test]
 fn ch_remotes_add_disk_passes() {
     let body = r#"{"pci_segment":0,"path":"/a.raw","readonly":false,"direct":false,"num_queues":1,"queue_size":128,"vhost_user":false,"disable_io_uring":false,"disable_aio":false,"backing_files":false,"sparse":true,"image_type":"Unknown","lock_granularity":"ByteRange"}"#;
 
@@ -57,8 +69,9 @@ fn whole_configuration_at_its_defaults_passes() {
         "net": [{"tap": "tap0"}],
         "rng": {"src": "/dev/urandom"},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
+        "user_devices": [{"socket": "/run/u.sock"}],
     });
-    let tables: [(&str, Table); 10] = [
+    let tables: [(&str, Table); 11] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
@@ -69,6 +82,7 @@ fn whole_configuration_at_its_defaults_passes() {
         ("/net/0", net::KNOWN),
         ("/rng", rng::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
+        ("/user_devices/0", user_device::KNOWN),
     ];
     for (pointer, table) in tables {
         let object = body.pointer_mut(pointer).and_then(Value::as_object_mut).unwrap();

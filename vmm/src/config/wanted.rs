@@ -8,6 +8,7 @@ use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
 use super::net::NetSpec;
 use super::rng::RngSpec;
+use super::user_device::UserDeviceSpec;
 use crate::sandbox::Grant;
 
 /// What a guest is to get.
@@ -21,6 +22,8 @@ pub enum Wanted {
     Net(NetSpec),
     /// A source of random numbers.
     Rng(RngSpec),
+    /// A function that another process emulates.
+    Served(UserDeviceSpec),
 }
 
 impl Wanted {
@@ -31,6 +34,7 @@ impl Wanted {
             Self::Disk(spec) => spec.id.as_ref(),
             Self::Net(spec) => spec.id.as_ref(),
             Self::Rng(spec) => spec.id.as_ref(),
+            Self::Served(spec) => spec.id.as_ref(),
         }
     }
 
@@ -43,6 +47,7 @@ impl Wanted {
             Self::Disk(spec) => Self::Disk(DiskSpec { id, ..spec }),
             Self::Net(spec) => Self::Net(NetSpec { id, ..spec }),
             Self::Rng(spec) => Self::Rng(RngSpec { id, ..spec }),
+            Self::Served(spec) => Self::Served(UserDeviceSpec { id, ..spec }),
         }
     }
 
@@ -53,6 +58,7 @@ impl Wanted {
             Self::Disk(_) => "_disk",
             Self::Net(_) => "_net",
             Self::Rng(_) => "_rng",
+            Self::Served(_) => "_vfio_user",
         }
     }
 
@@ -63,6 +69,7 @@ impl Wanted {
             Self::Disk(spec) => &spec.path,
             Self::Net(spec) => Path::new(&spec.tap),
             Self::Rng(spec) => &spec.source,
+            Self::Served(spec) => &spec.socket,
         }
     }
 
@@ -73,6 +80,7 @@ impl Wanted {
             Self::Disk(spec) => Some(spec.path()),
             Self::Net(spec) => Some(spec.path()),
             Self::Rng(spec) => Some(spec.path()),
+            Self::Served(spec) => Some(spec.path()),
         }
     }
 
@@ -83,6 +91,7 @@ impl Wanted {
             Self::Disk(spec) => (spec.segment, spec.slot),
             Self::Net(spec) => (spec.segment, spec.slot),
             Self::Rng(spec) => (spec.segment, spec.slot),
+            Self::Served(spec) => (spec.segment, spec.slot),
         }
     }
 
@@ -115,5 +124,11 @@ impl From<RngSpec> for Wanted {
 impl From<NetSpec> for Wanted {
     fn from(spec: NetSpec) -> Self {
         Self::Net(spec)
+    }
+}
+
+impl From<UserDeviceSpec> for Wanted {
+    fn from(spec: UserDeviceSpec) -> Self {
+        Self::Served(spec)
     }
 }

@@ -9,6 +9,7 @@ use devices::pci::bus::SlotError;
 use devices::vfio::host::HostError;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::room::NoRoom;
+use devices::vfio::user::ServerError;
 use devices::virtio::block::OpenError;
 use devices::virtio::net::TapError;
 
@@ -48,6 +49,9 @@ pub enum AddError {
     /// The tap of a network card.
     #[error("cannot use the tap {0}")]
     Tap(String, #[source] TapError),
+    /// The server that emulates a function.
+    #[error("cannot use the vfio-user server at {}", .0.display())]
+    Server(PathBuf, #[source] ServerError),
     /// Where random numbers come from.
     #[error("cannot take random numbers from {}", .0.display())]
     Source(PathBuf, #[source] io::Error),
@@ -100,6 +104,7 @@ impl AddError {
             Self::Disk(_, error) => disk_class(error),
             Self::Source(_, error) => open_class(error),
             Self::Tap(_, error) => tap_class(error),
+            Self::Server(_, error) => server_class(error),
             Self::Open(..) | Self::Queues(_) | Self::Worker(_) => {
                 (Status::Internal, code::DEVICE_HOST_FAILED)
             }
@@ -157,6 +162,20 @@ fn tap_class(error: &TapError) -> (Status, &'static str) {
         TapError::Denied => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(_) | TapError::Attach(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
+    }
+}
+
+fn server_class(error: &ServerError) -> (Status, &'static str) {
+    match error {
+        ServerError::NotShared(_) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
+        ServerError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => {
+            (Status::BadRequest, code::DEVICE_IN_USE)
+        }
+        ServerError::Connect(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            (Status::BadRequest, code::DEVICE_BAD_PATH)
+        }
+        ServerError::Connect(error) => open_class(error),
+        ServerError::Greet(_) | ServerError::Lend(_) => (Status::Internal, code::DEVICE_BROKEN),
     }
 }
 

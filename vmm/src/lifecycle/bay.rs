@@ -5,12 +5,14 @@ use api::request::{Answer, Response};
 use api::schema::device::{AddDevice, RemoveDevice};
 use api::schema::disk::DiskConfig;
 use api::schema::net::NetConfig;
+use api::schema::user_device::UserDeviceConfig;
 
 use super::{Error, Verb, Vm, Vmm};
 use crate::config::VmSpec;
 use crate::config::device::{DeviceError, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
+use crate::config::user_device::UserDeviceSpec;
 use crate::config::wanted::Wanted;
 use crate::hotplug::{AddError, PlaceError, Removal};
 
@@ -31,6 +33,11 @@ impl Vmm {
     /// The same with a network card.
     pub fn add_net(&mut self, body: NetConfig, reply: Reply) {
         self.add(NetSpec::try_from(body).map(Wanted::Net), reply);
+    }
+
+    /// The same with a function that another process emulates.
+    pub fn add_user_device(&mut self, body: UserDeviceConfig, reply: Reply) {
+        self.add(UserDeviceSpec::try_from(body).map(Wanted::Served), reply);
     }
 
     fn add(&mut self, wanted: Result<Wanted, DeviceError>, reply: Reply) {

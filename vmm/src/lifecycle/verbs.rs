@@ -26,6 +26,8 @@ pub(crate) enum Verb {
     AddDisk,
     /// `vm.add-net`.
     AddNet,
+    /// `vm.add-user-device`.
+    AddUserDevice,
     /// `vm.remove-device`.
     RemoveDevice,
     /// `vm.check-device`.
@@ -143,6 +145,7 @@ impl Verb {
             Request::AddDevice(_) => Self::AddDevice,
             Request::AddDisk(_) => Self::AddDisk,
             Request::AddNet(_) => Self::AddNet,
+            Request::AddUserDevice(_) => Self::AddUserDevice,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
             Request::Interrupts(_) => Self::Interrupts,
@@ -173,6 +176,7 @@ impl Verb {
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
             Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
             Self::AddDevice | Self::AddDisk | Self::AddNet
+            | Self::AddUserDevice
             | Self::RemoveDevice                  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
             Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Interrupts | Self::TestInterrupt=> [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
@@ -195,7 +199,7 @@ impl Verb {
             Self::Info => "cannot show the VM",
             Self::Counters => "cannot count",
             Self::Events => "cannot show events",
-            Self::AddDevice | Self::CheckDevice => "cannot add the device",
+            Self::AddDevice | Self::AddUserDevice | Self::CheckDevice => "cannot add the device",
             Self::AddDisk => "cannot add the disk",
             Self::AddNet => "cannot add the network card",
             Self::RemoveDevice => "cannot remove the device",
@@ -299,6 +303,7 @@ pub(super) mod tests {
             Request::AddDevice(device.clone()),
             Request::AddDisk(serde_json::from_str(r#"{"path":"/nowhere"}"#).unwrap()),
             Request::AddNet(serde_json::from_str(r#"{"tap":"lo"}"#).unwrap()),
+            Request::AddUserDevice(serde_json::from_str(r#"{"socket":"/nowhere"}"#).unwrap()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),
             Request::Interrupts(None),

@@ -88,9 +88,20 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Disk => vec![STORAGE, COMMON],
         Kind::Rng => vec![COMMON],
         Kind::Net => vec![PACKETS, COMMON],
-        // A superset of those two, whose threads it starts.
+        Kind::Carrier => vec![MESSAGES, COMMON],
+        // A superset of those, whose threads it starts.
         Kind::Worker => {
-            vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, STORAGE, PACKETS, THREADS]
+            vec![
+                COMMON,
+                OWNERSHIP,
+                DEVICE_ACCESS,
+                ROUTES,
+                BUILD,
+                STORAGE,
+                PACKETS,
+                MESSAGES,
+                THREADS,
+            ]
         }
         // A superset of all that it starts.
         Kind::Main => {
@@ -103,6 +114,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 BUILD,
                 STORAGE,
                 PACKETS,
+                MESSAGES,
                 THREADS,
                 WAIT,
                 CONNECTIONS,
@@ -265,6 +277,14 @@ const STORAGE: &[Call] = &[
 /// A network card's packets, on the tap that is open, and what its driver agreed to take.
 const PACKETS: &[Call] = &[call(libc::SYS_readv), call(libc::SYS_poll), ioctls(&[TUNSETOFFLOAD])];
 
+/// Messages to a vfio-user server and from it, and files that it sends unasked.
+const MESSAGES: &[Call] = &[
+    call(libc::SYS_poll),
+    call(libc::SYS_sendmsg),
+    call(libc::SYS_recvmsg),
+    call(libc::SYS_close),
+];
+
 /// Opening, inspecting and closing devices, and mapping RAM for them.
 const BUILD: &[Call] = &[
     call(libc::SYS_openat),
@@ -283,7 +303,12 @@ const BUILD: &[Call] = &[
     // Reading RLIMIT_MEMLOCK before RAM is pinned: no new limit is given.
     one_of(libc::SYS_prlimit64, 2, &[0]),
     DESCRIPTOR_FLAGS,
+    // A connection to a vfio-user server, which waits for no longer than it says.
+    one_of(libc::SYS_socket, 0, &[constant(libc::AF_UNIX)]),
+    one_of(libc::SYS_setsockopt, 2, &[constant(libc::SO_SNDTIMEO)]),
+    call(libc::SYS_connect),
     ioctls(&[
+        FIONBIO,
         VFIO_GET_API_VERSION,
         VFIO_CHECK_EXTENSION,
         VFIO_SET_IOMMU,

@@ -50,6 +50,7 @@ const TESTS: &[&str] = &[
     "evidence",
     "artifacts",
     "counts",
+    "emulator",
     "resends",
     "events",
     "host",

@@ -95,9 +95,10 @@ impl Client {
         match request {
             Request::Ping => read(&body).map(Response::Ping),
             Request::Info => read(&body).map(Box::new).map(Response::Info),
-            Request::AddDevice(_) | Request::AddDisk(_) | Request::AddNet(_) => {
-                read(&body).map(Response::Added)
-            }
+            Request::AddDevice(_)
+            | Request::AddDisk(_)
+            | Request::AddNet(_)
+            | Request::AddVsock(_) => read(&body).map(Response::Added),
             Request::Counters => read(&body).map(Response::Counters),
             Request::Events(_) => read(&body).map(Response::Events),
             Request::Interrupts(_) => read(&body).map(Response::Interrupts),

@@ -13,6 +13,7 @@ use crate::schema::info::{Counters, VmInfo, VmmPing};
 use crate::schema::interrupts::{Interrupts, TestInterrupt};
 use crate::schema::machine::VmConfig;
 use crate::schema::net::NetConfig;
+use crate::schema::vsock::VsockConfig;
 
 pub mod code;
 
@@ -35,6 +36,8 @@ pub enum Request {
     AddDisk(DiskConfig),
     /// `vm.add-net`: give the guest a network card on a tap of the host.
     AddNet(NetConfig),
+    /// `vm.add-vsock`: give the guest sockets to programs of the host.
+    AddVsock(VsockConfig),
     /// `vm.check-device`: would that be refused, and why?
     CheckDevice(AddDevice),
     /// `vm.remove-device`: take it back, in agreement with the guest.
@@ -70,8 +73,8 @@ pub enum Response {
     Ping(VmmPing),
     /// To [`Request::Info`].
     Info(Box<VmInfo>),
-    /// To [`Request::AddDevice`], [`Request::AddDisk`] and [`Request::AddNet`] of a running
-    /// VM: the guest has been told.
+    /// To [`Request::AddDevice`], [`Request::AddDisk`], [`Request::AddNet`] and
+    /// [`Request::AddVsock`] of a running VM: the guest has been told.
     Added(PciDeviceInfo),
     /// To [`Request::Counters`].
     Counters(Counters),

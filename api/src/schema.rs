@@ -21,6 +21,7 @@ pub mod payload;
 pub mod platform;
 pub mod prefault;
 pub mod rng;
+pub mod vsock;
 
 /// Fields that Cloud Hypervisor knows and hotbay does not act on, by the name of the body
 /// in `openapi/hotbay.yaml`, each with its default as JSON text.
@@ -35,6 +36,7 @@ pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
     ("DiskConfig", disk::KNOWN),
     ("NetConfig", net::KNOWN),
     ("RngConfig", rng::KNOWN),
+    ("VsockConfig", vsock::KNOWN),
 ];
 
 #[cfg(test)]

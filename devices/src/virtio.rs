@@ -11,7 +11,11 @@
 //! nothing of requests. No vCPU does I/O or waits for it: a notification is an
 //! eventfd, and a reset that I/O keeps waiting is shown to the driver as under way
 //! (2.4.1: it reads the status until that is 0).
+//!
+//! A queue may be served by somebody else, the host's kernel: then its notifications go there
+//! without a worker, and its worker starts it, stops it, and signals for it ([`Backend`]).
 
+mod backend;
 pub mod block;
 pub mod chain;
 mod desk;
@@ -25,8 +29,11 @@ pub mod rng;
 #[cfg(test)]
 mod testing;
 mod transport;
+mod vhost;
+pub mod vsock;
 mod worker;
 
+pub use backend::{Backend, Events};
 pub use worker::Worker;
 
 use std::os::fd::BorrowedFd;
@@ -60,6 +67,12 @@ pub trait Device: Send + Sync {
     /// What `queue` waits for besides its driver: readable when it is time to try a
     /// request again that was to be served later.
     fn source(&self, _queue: usize) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Who serves `queue` in place of its worker, if somebody does: then neither
+    /// [`Device::begin`] nor [`Device::serve`] is called for it.
+    fn backend(&self, _queue: usize) -> Option<&dyn Backend> {
         None
     }
 

@@ -46,6 +46,7 @@ const VMM: &[&str] = &[
 ];
 const TESTS: &[&str] = &[
     "error",
+    "sockets",
     "wait",
     "evidence",
     "artifacts",

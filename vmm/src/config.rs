@@ -13,6 +13,7 @@ use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::prefault;
 use api::schema::rng::RngConfig;
+use api::schema::vsock::VsockConfig;
 use devices::pci::Segment;
 
 use crate::boot::Payload;
@@ -24,12 +25,14 @@ pub mod disk;
 pub mod net;
 pub mod reach;
 pub mod rng;
+pub mod vsock;
 pub mod wanted;
 
 use self::device::{DeviceError, DeviceSpec, NoSegment};
 use self::disk::DiskSpec;
 use self::net::NetSpec;
 use self::rng::RngSpec;
+use self::vsock::VsockSpec;
 use self::wanted::Wanted;
 
 /// Most vCPUs: their APIC ids are 0 to 254, 255 addresses them all.
@@ -139,6 +142,7 @@ impl TryFrom<VmConfig> for VmSpec {
             disks,
             net,
             rng,
+            vsock,
             devices,
             landlock_enable,
             landlock_rules,
@@ -158,7 +162,7 @@ impl TryFrom<VmConfig> for VmSpec {
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
             devices: wanted(
-                (disks.unwrap_or_default(), net.unwrap_or_default(), rng),
+                (disks.unwrap_or_default(), net.unwrap_or_default(), rng, vsock),
                 devices.unwrap_or_default(),
                 segments,
             )?,
@@ -175,16 +179,22 @@ fn segments(body: &PlatformConfig) -> Result<u8, SpecError> {
 
 /// Every device, each on a segment that there is and with a name of its own.
 fn wanted(
-    (disks, cards, rng): (Vec<DiskConfig>, Vec<NetConfig>, Option<RngConfig>),
+    (disks, cards, rng, vsock): (
+        Vec<DiskConfig>,
+        Vec<NetConfig>,
+        Option<RngConfig>,
+        Option<VsockConfig>,
+    ),
     functions: Vec<AddDevice>,
     segments: u8,
 ) -> Result<Vec<Wanted>, SpecError> {
     let disks = disks.into_iter().map(|body| DiskSpec::try_from(body).map(Wanted::Disk));
     let cards = cards.into_iter().map(|body| NetSpec::try_from(body).map(Wanted::Net));
     let rng = rng.into_iter().map(|body| RngSpec::try_from(body).map(Wanted::Rng));
+    let vsock = vsock.into_iter().map(|body| VsockSpec::try_from(body).map(Wanted::Vsock));
     let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
     let mut all: Vec<Wanted> = Vec::new();
-    for wanted in disks.chain(cards).chain(rng).chain(functions) {
+    for wanted in disks.chain(cards).chain(rng).chain(vsock).chain(functions) {
         let wanted = wanted?;
         if let Err(error) = wanted.fits(segments) {
             return Err(SpecError::NoSegment(wanted.path().to_owned(), error));

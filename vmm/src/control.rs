@@ -24,6 +24,7 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::AddDevice(body) => vmm.add_device(body, reply),
         Request::AddDisk(body) => vmm.add_disk(body, reply),
         Request::AddNet(body) => vmm.add_net(body, reply),
+        Request::AddVsock(body) => vmm.add_vsock(body, reply),
         Request::CheckDevice(body) => vmm.check_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
         Request::Reboot => vmm.reboot(Some(reply)),
@@ -73,19 +74,21 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let vm = vmm.vm.as_ref().ok_or(Refusal::NotCreated)?;
     let machine = vm.stage.machine();
     let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
-    let (mut disks, mut net, mut rng, mut devices) = (Vec::new(), Vec::new(), None, Vec::new());
+    let (mut disks, mut net, mut devices) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rng, mut vsock) = (None, None);
     for wanted in specs {
         match wanted {
             Wanted::Host(spec) => devices.push(spec.into()),
             Wanted::Disk(spec) => disks.push(spec.into()),
             Wanted::Net(spec) => net.push(spec.into()),
             Wanted::Rng(spec) => rng = Some(spec.into()),
+            Wanted::Vsock(spec) => vsock = Some(spec.into()),
         }
     }
     let devices = Some(devices).filter(|devices| !devices.is_empty());
     let disks = Some(disks).filter(|disks| !disks.is_empty());
     let net = Some(net).filter(|net| !net.is_empty());
-    let mut config = VmConfig { disks, net, rng, devices, ..vm.config.clone() };
+    let mut config = VmConfig { disks, net, rng, vsock, devices, ..vm.config.clone() };
     let console = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
     if let Some(pty) = console.and_then(Console::pty) {
         config.serial.file = Some(pty.to_owned());

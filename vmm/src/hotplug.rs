@@ -306,6 +306,9 @@ impl Bay {
             Some(id) => id.clone(),
             None => self.free_id(spec.prefix()),
         };
+        if !self.devices.values().all(|device| spec.goes_with(&device.spec)) {
+            return Err(AddError::Second);
+        }
         let (segment, slot) = spec.place();
         let what = match spec.named(id.clone()) {
             Wanted::Host(spec) => {
@@ -317,6 +320,7 @@ impl Bay {
             Wanted::Disk(spec) => What::Disk(spec),
             Wanted::Net(spec) => What::Net(spec),
             Wanted::Rng(spec) => What::Rng(spec),
+            Wanted::Vsock(spec) => What::Vsock(spec),
         };
         let place = self.roots.reserve(segment, slot)?;
         Ok(build::Plan { id, what, place, host: self.host.clone() })

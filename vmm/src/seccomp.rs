@@ -66,12 +66,14 @@ pub enum Kind {
     Rng,
     /// One direction of a network card of ours.
     Net,
+    /// Tells the host's kernel of a vsock's queue.
+    Vsock,
     /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Http,
         Self::Vcpu,
         Self::Relay,
@@ -80,6 +82,7 @@ impl Kind {
         Self::Disk,
         Self::Rng,
         Self::Net,
+        Self::Vsock,
         Self::Main,
     ];
 }

@@ -20,9 +20,11 @@ use crate::server::Address;
 
 mod disk;
 mod net;
+mod vsock;
 
 pub(super) use self::disk::disk;
 pub(super) use self::net::net;
+pub(super) use self::vsock::vsock;
 
 /// What `hotbay` is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -151,6 +153,9 @@ struct Machine {
     /// Network card that the guest gets: tap=NAME,mac=ADDRESS,id=NAME,queue_size=N,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     net: Vec<String>,
+    /// Sockets (AF_VSOCK) between the guest and programs of the host: cid=N,id=NAME,...
+    #[arg(long, value_name = "OPTIONS", requires = "kernel")]
+    vsock: Option<String>,
     /// Source of random numbers that the guest gets: src=/dev/urandom,id=NAME,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel")]
     rng: Option<String>,
@@ -282,6 +287,7 @@ impl Machine {
         if let Some(text) = self.rng {
             config.rng = Some(body("--rng", &text, object("--rng", &text, RNG)?)?);
         }
+        config.vsock = self.vsock.map(|text| vsock("--vsock", &text)).transpose()?;
         let devices = self.device.iter().map(|text| device("--device", text));
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         config.devices = Some(devices).filter(|devices| !devices.is_empty());

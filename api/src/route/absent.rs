@@ -32,7 +32,6 @@ pub const ABSENT: &[Absent] = &[
     put("vm.add-pmem", DEVICES),
     put("vm.add-user-device", "vm.add-device takes devices of the host, not of a vfio-user server"),
     put("vm.add-vdpa", "vm.add-device takes the function behind it when vfio-pci has it"),
-    put("vm.add-vsock", "a serial port (serial mode Socket) is a channel between host and guest"),
     Absent {
         verb: "vm.balloon-stats",
         method: Method::Get,

@@ -6,6 +6,7 @@ use crate::schema::disk::DiskConfig;
 use crate::schema::events::Follow;
 use crate::schema::interrupts::TestInterrupt;
 use crate::schema::net::NetConfig;
+use crate::schema::vsock::VsockConfig;
 
 fn refused(method: Method, path: &str, body: &str) -> Fault {
     parse(method, path, body.as_bytes()).unwrap_err()
@@ -33,6 +34,7 @@ fn every_request() -> Vec<Request> {
         pci_segment: 0,
         pci_device_id: Some(4),
     };
+    let vsock = VsockConfig { cid: 3, id: None, pci_segment: 0, pci_device_id: Some(5) };
     let disk = DiskConfig {
         path: "/images/a.raw".into(),
         id: Some("disk0".to_owned()),
@@ -54,6 +56,7 @@ fn every_request() -> Vec<Request> {
         Request::AddDevice(device.clone()),
         Request::AddDisk(disk),
         Request::AddNet(net),
+        Request::AddVsock(vsock),
         Request::CheckDevice(device),
         Request::RemoveDevice(removal),
         Request::Shutdown,

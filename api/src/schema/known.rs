@@ -123,6 +123,16 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<A> {
     }
 }
 
+/// What there is in place of a field, where its name would have one expect something else.
+fn reason(path: &str) -> &'static str {
+    match path {
+        "socket" => {
+            ": this vsock is the host kernel's, whose programs reach the guest by AF_VSOCK and its cid"
+        }
+        _ => "",
+    }
+}
+
 /// Is `given` as good as absent? Otherwise says which field is not, and why.
 fn check(path: &str, given: &Value, default: &Value) -> Result<(), String> {
     if given.is_null() || given == default {
@@ -137,7 +147,9 @@ fn check(path: &str, given: &Value, default: &Value) -> Result<(), String> {
             })
         }
         (Value::Array(given), Value::Null) if given.is_empty() => Ok(()),
-        _ if default.is_null() => Err(format!("`{path}`: {NOT_OFFERED}; leave it out")),
+        _ if default.is_null() => {
+            Err(format!("`{path}`: {NOT_OFFERED}; leave it out{}", reason(path)))
+        }
         _ => Err(format!("`{path}`: {NOT_OFFERED}; leave it out or at its default {default}")),
     }
 }

@@ -13,6 +13,7 @@ use super::net::NetConfig;
 use super::payload::PayloadConfig;
 use super::platform::PlatformConfig;
 use super::rng::RngConfig;
+use super::vsock::VsockConfig;
 
 /// A virtual machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,9 @@ pub struct VmConfig {
     /// is always there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rng: Option<RngConfig>,
+    /// Its sockets to programs of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
     /// Host devices it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<AddDevice>>,
@@ -71,6 +75,7 @@ impl Default for VmConfig {
             disks: None,
             net: None,
             rng: None,
+            vsock: None,
             devices: None,
             landlock_enable: false,
             landlock_rules: None,
@@ -105,7 +110,6 @@ pub(super) const KNOWN: Table = &[
     ("tpm", "null"),
     ("user_devices", "null"),
     ("vdpa", "null"),
-    ("vsock", "null"),
     ("watchdog", "false"),
 ];
 knows!(VmConfig, KNOWN);

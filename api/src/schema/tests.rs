@@ -8,7 +8,8 @@ use super::disk::DiskConfig;
 use super::known::Table;
 use super::machine::VmConfig;
 use super::net::NetConfig;
-use super::{console, cpus, device, disk, machine, memory, net, payload, platform, rng};
+use super::vsock::VsockConfig;
+use super::{console, cpus, device, disk, machine, memory, net, payload, platform, rng, vsock};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -45,6 +46,16 @@ fn ch_remotes_add_disk_passes() {
 }
 
 #[test]
+fn vsock_of_a_unix_socket_is_refused_with_what_there_is_instead() {
+    let plain: VsockConfig = serde_json::from_str(r#"{"pci_segment":0,"cid":3}"#).unwrap();
+    let refused = refusal::<VmConfig>(r#"{"vsock":{"cid":3,"socket":"/run/v.sock"}}"#);
+
+    assert_eq!((plain.cid, plain.id), (3, None));
+    assert!(refused.contains("vsock: `socket`: hotbay does not offer this yet"), "{refused}");
+    assert!(refused.contains("AF_VSOCK"), "{refused}");
+}
+
+#[test]
 fn whole_configuration_at_its_defaults_passes() {
     let mut body = json!({
         "payload": {"kernel": "/vmlinuz", "cmdline": "console=ttyS0"},
@@ -56,9 +67,10 @@ fn whole_configuration_at_its_defaults_passes() {
         "disks": [{"path": "/a.raw"}],
         "net": [{"tap": "tap0"}],
         "rng": {"src": "/dev/urandom"},
+        "vsock": {"cid": 3},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
     });
-    let tables: [(&str, Table); 10] = [
+    let tables: [(&str, Table); 11] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
@@ -68,6 +80,7 @@ fn whole_configuration_at_its_defaults_passes() {
         ("/disks/0", disk::KNOWN),
         ("/net/0", net::KNOWN),
         ("/rng", rng::KNOWN),
+        ("/vsock", vsock::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
     ];
     for (pointer, table) in tables {

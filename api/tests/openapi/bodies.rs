@@ -40,6 +40,7 @@ fn verbs() -> Vec<(&'static str, &'static str, Value)> {
         ("vm.add-device", "AddDevice"),
         ("vm.add-disk", "DiskConfig"),
         ("vm.add-net", "NetConfig"),
+        ("vm.add-vsock", "VsockConfig"),
         ("vm.check-device", "AddDevice"),
         ("vm.remove-device", "RemoveDevice"),
         ("vm.test-interrupt", "TestInterrupt"),

@@ -22,6 +22,7 @@ use api::schema::net::NetConfig;
 use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::rng::RngConfig;
+use api::schema::vsock::VsockConfig;
 use serde::Serialize;
 use serde_json::{Value, to_value};
 
@@ -50,6 +51,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("ConsoleConfig", value(&config.serial)),
         ("AddDevice", value(&config.devices.as_ref().unwrap()[0])),
         ("RngConfig", value(&config.rng)),
+        ("VsockConfig", value(&config.vsock)),
         ("DiskConfig", value(&config.disks.as_ref().unwrap()[0])),
         ("NetConfig", value(&config.net.as_ref().unwrap()[0])),
         ("LandlockConfig", value(&config.landlock_rules.as_ref().unwrap()[0])),
@@ -89,6 +91,24 @@ fn ping() -> VmmPing {
 }
 
 /// Every optional field is there, or the comparison would miss it.
+fn card() -> NetConfig {
+    NetConfig {
+        tap: "a".to_owned(),
+        id: Some("a".to_owned()),
+        mac: Some("a".to_owned()),
+        queue_size: 256,
+        offload_tso: true,
+        offload_ufo: true,
+        offload_csum: true,
+        pci_segment: 0,
+        pci_device_id: Some(1),
+    }
+}
+
+fn sockets() -> VsockConfig {
+    VsockConfig { cid: 3, id: Some("a".to_owned()), pci_segment: 0, pci_device_id: Some(1) }
+}
+
 fn full_config() -> VmConfig {
     let path = || Some("/x".into());
     let serial = ConsoleConfig { mode: ConsoleMode::File, file: path(), socket: path() };
@@ -114,23 +134,14 @@ fn full_config() -> VmConfig {
             pci_segment: 0,
             pci_device_id: Some(1),
         }]),
-        net: Some(vec![NetConfig {
-            tap: "a".to_owned(),
-            id: Some("a".to_owned()),
-            mac: Some("a".to_owned()),
-            queue_size: 256,
-            offload_tso: true,
-            offload_ufo: true,
-            offload_csum: true,
-            pci_segment: 0,
-            pci_device_id: Some(1),
-        }]),
+        net: Some(vec![card()]),
         rng: Some(RngConfig {
             src: "/x".into(),
             id: Some("a".to_owned()),
             pci_segment: 0,
             pci_device_id: Some(1),
         }),
+        vsock: Some(sockets()),
         devices: Some(vec![AddDevice {
             path: "/x".into(),
             id: Some("a".to_owned()),

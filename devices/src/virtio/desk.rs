@@ -1,7 +1,8 @@
 //! Where a queue's worker gets its orders: from vCPUs that bring the device up and
 //! reset it, and from whoever takes it away.
 //!
-//! One eventfd wakes the worker for both, orders and notifications.
+//! One eventfd wakes the worker for both, orders and notifications. Where somebody else
+//! serves the queue, notifications go to an eventfd of theirs.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -31,7 +32,10 @@ pub(super) enum Order {
 
 /// The desk of one queue.
 pub(super) struct Desk {
+    /// Wakes the worker.
     bell: Arc<EventFd>,
+    /// Wakes who serves the queue: the worker as well, or somebody else.
+    notified: Arc<EventFd>,
     orders: Mutex<Orders>,
     quiet: Condvar,
     /// An order waits that ends what the worker does.
@@ -48,14 +52,16 @@ struct Orders {
 }
 
 impl Desk {
-    /// Nothing to do.
+    /// Nothing to do. `elsewhere` is where notifications go if not to the worker.
     ///
     /// # Errors
     /// The host has no descriptor.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(elsewhere: Option<Arc<EventFd>>) -> io::Result<Self> {
+        // Reads block: the worker waits for nothing else.
+        let bell = Arc::new(EventFd::new(EFD_CLOEXEC)?);
         Ok(Self {
-            // Reads block: the worker waits for nothing else.
-            bell: Arc::new(EventFd::new(EFD_CLOEXEC)?),
+            notified: elsewhere.unwrap_or_else(|| Arc::clone(&bell)),
+            bell,
             orders: Mutex::default(),
             quiet: Condvar::new(),
             urgent: AtomicBool::new(false),
@@ -63,13 +69,19 @@ impl Desk {
     }
 
     /// Written when there is something in the queue.
-    pub(super) fn bell(&self) -> &Arc<EventFd> {
-        &self.bell
+    pub(super) fn notified(&self) -> &Arc<EventFd> {
+        &self.notified
+    }
+
+    /// There is something in the queue.
+    pub(super) fn notify(&self) {
+        // It fails only at 2^64 - 1 events that nobody has taken.
+        let _ = self.notified.write(1);
     }
 
     /// Wakes the worker.
-    pub(super) fn ring(&self) {
-        // It fails only at 2^64 - 1 events that nobody has taken.
+    fn ring(&self) {
+        // As above.
         let _ = self.bell.write(1);
     }
 
@@ -127,10 +139,23 @@ impl Desk {
     /// It cannot: a descriptor is not what it was.
     pub(super) fn wait(&self, source: Option<BorrowedFd<'_>>) -> io::Result<()> {
         if let Some(source) = source
-            && !poll::either(&self.bell, source)?
+            && let [false, _] = poll::any([&*self.bell, &source])?
         {
             return Ok(());
         }
+        self.hear()
+    }
+
+    /// Where the worker waits for orders along with what else it waits for.
+    pub(super) fn bell(&self) -> &EventFd {
+        &self.bell
+    }
+
+    /// The worker takes note of the bell, or waits for it.
+    ///
+    /// # Errors
+    /// It cannot: a descriptor is not what it was.
+    pub(super) fn hear(&self) -> io::Result<()> {
         loop {
             match self.bell.read() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -179,7 +204,7 @@ mod tests {
 
     #[test]
     fn queue_that_was_not_begun_is_stopped_at_once() {
-        let desk = Desk::new().unwrap();
+        let desk = Desk::new(None).unwrap();
         desk.serve(ready());
         assert!(!desk.is_quiet());
 
@@ -191,7 +216,7 @@ mod tests {
 
     #[test]
     fn queue_in_the_workers_hands_is_quiet_when_it_lets_go() {
-        let desk = Desk::new().unwrap();
+        let desk = Desk::new(None).unwrap();
         desk.serve(ready());
         assert!(matches!(desk.take(), Some(Order::Serve(_))));
 
@@ -206,7 +231,7 @@ mod tests {
 
     #[test]
     fn end_goes_before_everything_and_nothing_begins_after_it() {
-        let desk = Desk::new().unwrap();
+        let desk = Desk::new(None).unwrap();
         desk.serve(ready());
         desk.end();
         desk.serve(ready());

@@ -1,26 +1,26 @@
-//! Waiting for one of two descriptors.
+//! Waiting for one of several descriptors.
 #![expect(unsafe_code, reason = "poll(2) has no safe form in the libraries we use")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 
-use vmm_sys_util::eventfd::EventFd;
-
-/// Waits until `bell` or `source` is readable, or has failed; whether `bell` is.
+/// Waits until one of `sources` is readable, or has failed; which of them.
 ///
 /// # Errors
 /// The kernel's, but for signals.
-pub(super) fn either(bell: &EventFd, source: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut polls = [bell.as_raw_fd(), source.as_raw_fd()].map(|fd| libc::pollfd {
-        fd,
+pub(super) fn any<const N: usize>(sources: [&dyn AsRawFd; N]) -> io::Result<[bool; N]> {
+    const { assert!(N <= 8, "a worker waits for a few") };
+    let mut polls = sources.map(|source| libc::pollfd {
+        fd: source.as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     });
+    let count = libc::nfds_t::try_from(N).map_err(io::Error::other)?;
     loop {
-        // SAFETY: the array has two entries, and lives as long as the call.
-        let ready = unsafe { libc::poll(polls.as_mut_ptr(), 2, -1) };
+        // SAFETY: the array has so many entries, and lives as long as the call.
+        let ready = unsafe { libc::poll(polls.as_mut_ptr(), count, -1) };
         if ready >= 0 {
-            return Ok(polls[0].revents != 0);
+            return Ok(polls.map(|poll| poll.revents != 0));
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

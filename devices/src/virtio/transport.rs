@@ -47,7 +47,11 @@ impl Transport {
         let registers = Registers::new(device.features() | EVENT_IDX | INDIRECT, device.queues());
         let count = device.queues().len();
         let interrupts = Arc::new(Interrupts::new(vectors, count));
-        let desks = (0..count).map(|_| Desk::new().map(Arc::new)).collect::<io::Result<_>>()?;
+        let desk = |queue| {
+            let backend = device.backend(queue);
+            Desk::new(backend.map(|backend| Arc::clone(&backend.events(queue).kick))).map(Arc::new)
+        };
+        let desks = (0..count).map(desk).collect::<io::Result<_>>()?;
         let trouble = Arc::<Trouble>::default();
         let registers = Mutex::new(registers);
         let trapped = AtomicU64::new(0);
@@ -75,9 +79,9 @@ impl Transport {
         &self.interrupts
     }
 
-    /// The bell of each queue, in order.
+    /// What a notification of each queue is to write, in order.
     pub(super) fn bells(&self) -> impl Iterator<Item = &Arc<EventFd>> {
-        self.desks.iter().map(|desk| desk.bell())
+        self.desks.iter().map(|desk| desk.notified())
     }
 
     /// What the transport has to count, by name.
@@ -236,7 +240,7 @@ impl Access for Transport {
             Some((Part::Notify, at)) => {
                 self.trapped.fetch_add(1, Ordering::Relaxed);
                 let index = usize::try_from(at / NOTIFY_STEP).unwrap_or(usize::MAX);
-                self.desks.get(index).into_iter().for_each(|desk| desk.ring());
+                self.desks.get(index).into_iter().for_each(|desk| desk.notify());
             }
             Some((Part::Table, at)) => self.interrupts.write_table(at, data),
             Some((Part::Isr | Part::Device | Part::Pending, _)) | None => {}

@@ -1,11 +1,13 @@
 //! A queue's worker: a value, run on a thread that the machine starts for it.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use virtio_queue::{Error, QueueOwnedT, QueueT};
 
+use crate::virtio::backend;
 use crate::virtio::chain::Buffers;
 use crate::virtio::desk::{Desk, Order, Ready};
 use crate::virtio::interrupts::{Interrupts, Source};
@@ -52,15 +54,24 @@ impl Worker {
 
     /// Returns when the device goes.
     pub fn run(self) {
+        let ended = match self.device.backend(self.index) {
+            Some(backend) => backend::watch(&self, backend),
+            None => self.serve_all(),
+        };
+        if let Err(error) = ended {
+            log::error!("virtio: queue {} is not served: {error}", self.index);
+        }
+    }
+
+    /// Serves the queue itself, as often as it is told to.
+    fn serve_all(&self) -> io::Result<()> {
         let mut active = None;
         let mut pause = Pause::Empty;
         loop {
             let source = (pause == Pause::Later).then(|| self.device.source(self.index)).flatten();
-            if let Err(error) = self.desk.wait(source) {
-                return log::error!("virtio: queue {} is not served: {error}", self.index);
-            }
+            self.desk.wait(source)?;
             match self.desk.take() {
-                Some(Order::End) => return,
+                Some(Order::End) => return Ok(()),
                 Some(Order::Stop) => {
                     active = None;
                     self.desk.let_go();
@@ -77,11 +88,16 @@ impl Worker {
                 Ok(reached) => pause = reached,
                 Err(error) => {
                     active = None;
-                    self.trouble.breaks(self.index, &error);
-                    self.interrupts.signal(Source::Configuration);
+                    self.breaks(&error);
                 }
             }
         }
+    }
+
+    /// The queue cannot be served, and its driver is told so.
+    pub(super) fn breaks(&self, why: &dyn fmt::Display) {
+        self.trouble.breaks(self.index, why);
+        self.interrupts.signal(Source::Configuration);
     }
 
     /// Serves what there is, until notifications are on again, the device has to wait, or an

@@ -80,6 +80,9 @@ pub enum DeviceError {
     /// No address, or that of a group.
     #[error("mac {0:?} is not the address of one card, as in 02:00:00:00:00:01")]
     Mac(String),
+    /// Nobody's, the host's, or everybody's.
+    #[error("cid {0} is not 3 to 4294967294: the others are not guests'")]
+    Cid(u32),
     /// A guest cannot read it whole.
     #[error("serial {0:?} is longer than 20 bytes")]
     Serial(String),

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use devices::pci::{Segment, Slot};
+use devices::virtio::vsock::NODE;
 
 use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
 use super::net::NetSpec;
 use super::rng::RngSpec;
+use super::vsock::VsockSpec;
 use crate::sandbox::Grant;
 
 /// What a guest is to get.
@@ -21,6 +23,8 @@ pub enum Wanted {
     Net(NetSpec),
     /// A source of random numbers.
     Rng(RngSpec),
+    /// Sockets to programs of the host.
+    Vsock(VsockSpec),
 }
 
 impl Wanted {
@@ -31,6 +35,7 @@ impl Wanted {
             Self::Disk(spec) => spec.id.as_ref(),
             Self::Net(spec) => spec.id.as_ref(),
             Self::Rng(spec) => spec.id.as_ref(),
+            Self::Vsock(spec) => spec.id.as_ref(),
         }
     }
 
@@ -43,6 +48,7 @@ impl Wanted {
             Self::Disk(spec) => Self::Disk(DiskSpec { id, ..spec }),
             Self::Net(spec) => Self::Net(NetSpec { id, ..spec }),
             Self::Rng(spec) => Self::Rng(RngSpec { id, ..spec }),
+            Self::Vsock(spec) => Self::Vsock(VsockSpec { id, ..spec }),
         }
     }
 
@@ -53,6 +59,7 @@ impl Wanted {
             Self::Disk(_) => "_disk",
             Self::Net(_) => "_net",
             Self::Rng(_) => "_rng",
+            Self::Vsock(_) => "_vsock",
         }
     }
 
@@ -63,6 +70,7 @@ impl Wanted {
             Self::Disk(spec) => &spec.path,
             Self::Net(spec) => Path::new(&spec.tap),
             Self::Rng(spec) => &spec.source,
+            Self::Vsock(_) => Path::new(NODE),
         }
     }
 
@@ -73,7 +81,13 @@ impl Wanted {
             Self::Disk(spec) => Some(spec.path()),
             Self::Net(spec) => Some(spec.path()),
             Self::Rng(spec) => Some(spec.path()),
+            Self::Vsock(spec) => Some(spec.path()),
         }
+    }
+
+    /// Whether a guest that has `other` can have this too: its driver knows one of some kinds.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        !matches!((self, other), (Self::Vsock(_), Self::Vsock(_)))
     }
 
     /// On which segment, and in which slot if that matters.
@@ -83,6 +97,7 @@ impl Wanted {
             Self::Disk(spec) => (spec.segment, spec.slot),
             Self::Net(spec) => (spec.segment, spec.slot),
             Self::Rng(spec) => (spec.segment, spec.slot),
+            Self::Vsock(spec) => (spec.segment, spec.slot),
         }
     }
 
@@ -109,6 +124,12 @@ impl From<DiskSpec> for Wanted {
 impl From<RngSpec> for Wanted {
     fn from(spec: RngSpec) -> Self {
         Self::Rng(spec)
+    }
+}
+
+impl From<VsockSpec> for Wanted {
+    fn from(spec: VsockSpec) -> Self {
+        Self::Vsock(spec)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::device::{DeviceId, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
 use crate::config::rng::RngSpec;
+use crate::config::vsock::VsockSpec;
 use crate::config::wanted::Wanted;
 use crate::irq::lines::Pin;
 use crate::watch::Source;
@@ -39,6 +40,8 @@ pub(super) enum What {
     Net(NetSpec),
     /// A source of random numbers.
     Rng(RngSpec),
+    /// Sockets to programs of the host.
+    Vsock(VsockSpec),
 }
 
 impl What {
@@ -51,6 +54,7 @@ impl What {
             Self::Disk(spec) => (Wanted::Disk(spec.clone()), None),
             Self::Net(spec) => (Wanted::Net(spec.clone()), None),
             Self::Rng(spec) => (Wanted::Rng(spec.clone()), None),
+            Self::Vsock(spec) => (Wanted::Vsock(spec.clone()), None),
         }
     }
 }
@@ -98,6 +102,10 @@ impl Plan {
             What::Rng(spec) => {
                 progress.enter(Phase::Opening);
                 own::rng(&id, spec, place, &host)
+            }
+            What::Vsock(spec) => {
+                progress.enter(Phase::Opening);
+                own::vsock(&spec, place, &host)
             }
         }
     }

@@ -11,6 +11,7 @@ use devices::vfio::iommu::AttachError;
 use devices::vfio::room::NoRoom;
 use devices::virtio::block::OpenError;
 use devices::virtio::net::TapError;
+use devices::virtio::vsock::VsockError;
 
 use super::PlaceError;
 use crate::config::device::{DeviceError, DeviceId};
@@ -51,6 +52,12 @@ pub enum AddError {
     /// Where random numbers come from.
     #[error("cannot take random numbers from {}", .0.display())]
     Source(PathBuf, #[source] io::Error),
+    /// The host's end of a guest's sockets.
+    #[error(transparent)]
+    Vsock(VsockError),
+    /// A guest's driver knows one only.
+    #[error("this VM has a vsock already, and a guest knows one only; remove that first")]
+    Second,
     /// What serves a device of ours.
     #[error("cannot make the queues of the device")]
     Queues(#[source] io::Error),
@@ -81,10 +88,11 @@ impl AddError {
                 | DeviceError::QueueSize(_)
                 | DeviceError::Tap(_)
                 | DeviceError::Mac(_)
+                | DeviceError::Cid(_)
                 | DeviceError::Serial(_),
             ) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
             Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),
-            Self::InUse(..) => (Status::BadRequest, code::DEVICE_IN_USE),
+            Self::InUse(..) | Self::Second => (Status::BadRequest, code::DEVICE_IN_USE),
             Self::Place(PlaceError::NoSlot(_, SlotError::Taken(_)) | PlaceError::NoSegment(..)) => {
                 (Status::BadRequest, code::DEVICE_BAD_REQUEST)
             }
@@ -100,6 +108,7 @@ impl AddError {
             Self::Disk(_, error) => disk_class(error),
             Self::Source(_, error) => open_class(error),
             Self::Tap(_, error) => tap_class(error),
+            Self::Vsock(error) => vsock_class(error),
             Self::Open(..) | Self::Queues(_) | Self::Worker(_) => {
                 (Status::Internal, code::DEVICE_HOST_FAILED)
             }
@@ -157,6 +166,16 @@ fn tap_class(error: &TapError) -> (Status, &'static str) {
         TapError::Denied => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(_) | TapError::Attach(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
+    }
+}
+
+fn vsock_class(error: &VsockError) -> (Status, &'static str) {
+    match error {
+        VsockError::Taken(_) => (Status::BadRequest, code::DEVICE_IN_USE),
+        VsockError::Denied(_) => (Status::Internal, code::DEVICE_PERMISSION),
+        VsockError::Absent(_) | VsockError::Open(_) | VsockError::Refused(_) => {
+            (Status::Internal, code::DEVICE_HOST_FAILED)
+        }
     }
 }
 

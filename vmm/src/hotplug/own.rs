@@ -8,6 +8,7 @@ use devices::virtio::block::Disk;
 use devices::virtio::function::{Function, Machine};
 use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
+use devices::virtio::vsock::Vsock;
 use devices::virtio::{Device, Worker};
 
 use super::build::Built;
@@ -18,6 +19,7 @@ use crate::config::device::DeviceId;
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
 use crate::config::rng::RngSpec;
+use crate::config::vsock::VsockSpec;
 use crate::kvm::doorbells::IoEvents;
 use crate::seccomp::{Filters, Kind};
 
@@ -68,6 +70,12 @@ pub(super) fn rng(
     let rng = Rng::open(&source, id.to_string());
     let rng = rng.map_err(|error| AddError::Source(source, error))?;
     build(Arc::new(rng), Threads("rng", Kind::Rng), place, host)
+}
+
+/// Takes the guest's address from the host's kernel, and starts the threads that speak with it.
+pub(super) fn vsock(spec: &VsockSpec, place: Place, host: &Host) -> Result<Built, AddError> {
+    let vsock = Vsock::open(spec.cid, host.memory.clone()).map_err(AddError::Vsock)?;
+    build(Arc::new(vsock), Threads("vsock", Kind::Vsock), place, host)
 }
 
 fn build(

@@ -5,12 +5,14 @@ use api::request::{Answer, Response};
 use api::schema::device::{AddDevice, RemoveDevice};
 use api::schema::disk::DiskConfig;
 use api::schema::net::NetConfig;
+use api::schema::vsock::VsockConfig;
 
 use super::{Error, Verb, Vm, Vmm};
 use crate::config::VmSpec;
 use crate::config::device::{DeviceError, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
+use crate::config::vsock::VsockSpec;
 use crate::config::wanted::Wanted;
 use crate::hotplug::{AddError, PlaceError, Removal};
 
@@ -31,6 +33,11 @@ impl Vmm {
     /// The same with a network card.
     pub fn add_net(&mut self, body: NetConfig, reply: Reply) {
         self.add(NetSpec::try_from(body).map(Wanted::Net), reply);
+    }
+
+    /// The same with sockets to the host.
+    pub fn add_vsock(&mut self, body: VsockConfig, reply: Reply) {
+        self.add(VsockSpec::try_from(body).map(Wanted::Vsock), reply);
     }
 
     fn add(&mut self, wanted: Result<Wanted, DeviceError>, reply: Reply) {
@@ -88,6 +95,9 @@ fn configure(vm: &mut VmSpec, wanted: Wanted) -> Answer {
     let same = |other: &Wanted| other.id() == wanted.id();
     if let Some(id) = wanted.id().filter(|_| vm.devices.iter().any(same)) {
         return Err(AddError::Taken(id.clone()).fault(ADD));
+    }
+    if !vm.devices.iter().all(|other| wanted.goes_with(other)) {
+        return Err(AddError::Second.fault(ADD));
     }
     if let Err(error) = wanted.fits(vm.segments) {
         return Err(AddError::from(PlaceError::from(error)).fault(ADD));

@@ -26,6 +26,8 @@ pub(crate) enum Verb {
     AddDisk,
     /// `vm.add-net`.
     AddNet,
+    /// `vm.add-vsock`.
+    AddVsock,
     /// `vm.remove-device`.
     RemoveDevice,
     /// `vm.check-device`.
@@ -143,6 +145,7 @@ impl Verb {
             Request::AddDevice(_) => Self::AddDevice,
             Request::AddDisk(_) => Self::AddDisk,
             Request::AddNet(_) => Self::AddNet,
+            Request::AddVsock(_) => Self::AddVsock,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
             Request::Interrupts(_) => Self::Interrupts,
@@ -173,7 +176,7 @@ impl Verb {
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
             Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
             Self::AddDevice | Self::AddDisk | Self::AddNet
-            | Self::RemoveDevice                  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
+            | Self::AddVsock | Self::RemoveDevice => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
             Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Interrupts | Self::TestInterrupt=> [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Nmi | Self::PowerButton         => [No,  No,     No,      YES,    YES,    YES,   No,       No,      No],
@@ -198,6 +201,7 @@ impl Verb {
             Self::AddDevice | Self::CheckDevice => "cannot add the device",
             Self::AddDisk => "cannot add the disk",
             Self::AddNet => "cannot add the network card",
+            Self::AddVsock => "cannot add the vsock",
             Self::RemoveDevice => "cannot remove the device",
             Self::Interrupts => "cannot show interrupts",
             Self::TestInterrupt => "cannot test an interrupt",
@@ -299,6 +303,7 @@ pub(super) mod tests {
             Request::AddDevice(device.clone()),
             Request::AddDisk(serde_json::from_str(r#"{"path":"/nowhere"}"#).unwrap()),
             Request::AddNet(serde_json::from_str(r#"{"tap":"lo"}"#).unwrap()),
+            Request::AddVsock(serde_json::from_str(r#"{"cid":3}"#).unwrap()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),
             Request::Interrupts(None),

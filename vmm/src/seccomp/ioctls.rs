@@ -4,8 +4,9 @@
 use kvm_bindings as kvm;
 use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr};
 
-/// "type" of requests to KVM and VFIO.
+/// "type" of requests to KVM, vhost and VFIO.
 const KVM: u32 = 0xae;
+const VHOST: u32 = 0xaf;
 const VFIO: u32 = b';' as u32;
 const VFIO_BASE: u32 = 100;
 
@@ -136,4 +137,17 @@ requests! {
     TUNSETIFF = ioctl_expr(_IOC_WRITE, b'T' as u32, 202, 4);
     TUNSETOFFLOAD = ioctl_expr(_IOC_WRITE, b'T' as u32, 208, 4);
     TUNSETVNETHDRSZ = ioctl_expr(_IOC_WRITE, b'T' as u32, 216, 4);
+    // linux/vhost.h.
+    VHOST_GET_FEATURES = ioctl_expr(_IOC_READ, VHOST, 0x00, 8);
+    VHOST_SET_FEATURES = ioctl_expr(_IOC_WRITE, VHOST, 0x00, 8);
+    VHOST_SET_OWNER = ioctl_expr(_IOC_NONE, VHOST, 0x01, 0);
+    VHOST_SET_MEM_TABLE = ioctl_expr(_IOC_WRITE, VHOST, 0x03, 8);
+    VHOST_SET_VRING_NUM = ioctl_expr(_IOC_WRITE, VHOST, 0x10, 8);
+    VHOST_SET_VRING_ADDR = ioctl_expr(_IOC_WRITE, VHOST, 0x11, 40);
+    VHOST_SET_VRING_BASE = ioctl_expr(_IOC_WRITE, VHOST, 0x12, 8);
+    VHOST_SET_VRING_KICK = ioctl_expr(_IOC_WRITE, VHOST, 0x20, 8);
+    VHOST_SET_VRING_CALL = ioctl_expr(_IOC_WRITE, VHOST, 0x21, 8);
+    VHOST_SET_VRING_ERR = ioctl_expr(_IOC_WRITE, VHOST, 0x22, 8);
+    VHOST_VSOCK_SET_GUEST_CID = ioctl_expr(_IOC_WRITE, VHOST, 0x60, 8);
+    VHOST_VSOCK_SET_RUNNING = ioctl_expr(_IOC_WRITE, VHOST, 0x61, 4);
 }

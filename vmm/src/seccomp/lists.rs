@@ -88,9 +88,20 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Disk => vec![STORAGE, COMMON],
         Kind::Rng => vec![COMMON],
         Kind::Net => vec![PACKETS, COMMON],
-        // A superset of those two, whose threads it starts.
+        Kind::Vsock => vec![VHOST_QUEUES, COMMON],
+        // A superset of those four, whose threads it starts.
         Kind::Worker => {
-            vec![COMMON, OWNERSHIP, DEVICE_ACCESS, ROUTES, BUILD, STORAGE, PACKETS, THREADS]
+            vec![
+                COMMON,
+                OWNERSHIP,
+                DEVICE_ACCESS,
+                ROUTES,
+                BUILD,
+                STORAGE,
+                PACKETS,
+                VHOST_QUEUES,
+                THREADS,
+            ]
         }
         // A superset of all that it starts.
         Kind::Main => {
@@ -103,6 +114,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 BUILD,
                 STORAGE,
                 PACKETS,
+                VHOST_QUEUES,
                 THREADS,
                 WAIT,
                 CONNECTIONS,
@@ -265,6 +277,21 @@ const STORAGE: &[Call] = &[
 /// A network card's packets, on the tap that is open, and what its driver agreed to take.
 const PACKETS: &[Call] = &[call(libc::SYS_readv), call(libc::SYS_poll), ioctls(&[TUNSETOFFLOAD])];
 
+/// A queue that the host's kernel serves: where it is, and whether it is served.
+const VHOST_QUEUES: &[Call] = &[
+    call(libc::SYS_poll),
+    ioctls(&[
+        VHOST_SET_FEATURES,
+        VHOST_SET_VRING_NUM,
+        VHOST_SET_VRING_ADDR,
+        VHOST_SET_VRING_BASE,
+        VHOST_SET_VRING_KICK,
+        VHOST_SET_VRING_CALL,
+        VHOST_SET_VRING_ERR,
+        VHOST_VSOCK_SET_RUNNING,
+    ]),
+];
+
 /// Opening, inspecting and closing devices, and mapping RAM for them.
 const BUILD: &[Call] = &[
     call(libc::SYS_openat),
@@ -304,6 +331,10 @@ const BUILD: &[Call] = &[
         KVM_HAS_DEVICE_ATTR,
         TUNSETIFF,
         TUNSETVNETHDRSZ,
+        VHOST_SET_OWNER,
+        VHOST_GET_FEATURES,
+        VHOST_SET_MEM_TABLE,
+        VHOST_VSOCK_SET_GUEST_CID,
     ]),
 ];
 

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::super::Misuse;
-use super::super::hotbay::{device, disk, net};
+use super::super::hotbay::{device, disk, net, vsock};
 use super::foreign::Theirs;
 use super::show::Show;
 use crate::request::Request;
@@ -73,6 +73,11 @@ pub(super) enum Ours {
         /// tap=NAME,mac=ADDRESS,id=NAME,queue_size=N,offload_tso=off,offload_ufo=off,offload_csum=off,
         /// pci_segment=N,pci_device_id=N
         net_config: String,
+    },
+    /// Give the guest sockets (AF_VSOCK) to programs of the host
+    AddVsock {
+        /// cid=N,id=NAME,pci_segment=N,pci_device_id=N
+        vsock_config: String,
     },
     /// Boot the created VM
     Boot,
@@ -152,7 +157,10 @@ impl Ours {
             Self::Info => Show::Info,
             Self::Counters => Show::Counters,
             Self::Ping => Show::Ping,
-            Self::AddDevice { .. } | Self::AddDisk { .. } | Self::AddNet { .. } => Show::Added,
+            Self::AddDevice { .. }
+            | Self::AddDisk { .. }
+            | Self::AddNet { .. }
+            | Self::AddVsock { .. } => Show::Added,
             Self::Boot
             | Self::CheckDevice { .. }
             | Self::Create { .. }
@@ -177,6 +185,9 @@ impl Ours {
             }
             Self::AddDisk { disk_config } => Request::AddDisk(disk("add-disk", &disk_config)?),
             Self::AddNet { net_config } => Request::AddNet(net("add-net", &net_config)?),
+            Self::AddVsock { vsock_config } => {
+                Request::AddVsock(vsock("add-vsock", &vsock_config)?)
+            }
             Self::Boot => Request::Boot,
             Self::CheckDevice { device_config } => {
                 Request::CheckDevice(device("check-device", &device_config)?)

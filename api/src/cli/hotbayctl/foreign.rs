@@ -36,11 +36,6 @@ pub(super) enum Theirs {
         /// path=/dev/vhost-vdpa-N,id=NAME,...
         vdpa_config: String,
     },
-    /// Add a vsock device (not offered by hotbay)
-    AddVsock {
-        /// cid=N,socket=PATH,id=NAME,...
-        vsock_config: String,
-    },
     /// Dump the guest's memory (not offered by hotbay)
     Coredump {
         /// Where to: file:///PATH
@@ -110,7 +105,6 @@ pub(super) fn wire(verb: Theirs) -> Result<Wire, Misuse> {
             ("vm.add-user-device", any("add-user-device", &device_config)?)
         }
         Theirs::AddVdpa { vdpa_config } => ("vm.add-vdpa", any("add-vdpa", &vdpa_config)?),
-        Theirs::AddVsock { vsock_config } => ("vm.add-vsock", any("add-vsock", &vsock_config)?),
         Theirs::Coredump { coredump_config: url } => {
             ("vm.coredump", url_as("destination_url", url))
         }

@@ -108,6 +108,10 @@ fn answer(request: &Request) -> Answer {
             id: net.id.clone().unwrap_or_default(),
             bdf: "0000:00:03.0".to_owned(),
         })),
+        Request::AddVsock(vsock) => Ok(Response::Added(PciDeviceInfo {
+            id: vsock.id.clone().unwrap_or_default(),
+            bdf: "0000:00:04.0".to_owned(),
+        })),
         Request::RemoveDevice(device) => Err(Fault::plain(
             Status::NotFound,
             code::DEVICE_NOT_FOUND,

@@ -14,6 +14,7 @@ use vmm::config::VmSpec;
 use vmm::config::device::DeviceSpec;
 use vmm::config::disk::DiskSpec;
 use vmm::config::net::NetSpec;
+use vmm::config::vsock::VsockSpec;
 
 fuzz_target!(|input: &[u8]| {
     let mut draw = Draw::new(input);
@@ -54,6 +55,11 @@ fn understood(request: &Request) {
         }
         Request::AddNet(net) => {
             if let Err(error) = NetSpec::try_from(net.clone()) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+        Request::AddVsock(vsock) => {
+            if let Err(error) = VsockSpec::try_from(vsock.clone()) {
                 assert!(!error.to_string().is_empty());
             }
         }

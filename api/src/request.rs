@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 
+use crate::schema::balloon::VmResize;
 use crate::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
 use crate::schema::disk::DiskConfig;
 use crate::schema::events::{Events, Follow};
@@ -38,6 +39,8 @@ pub enum Request {
     AddNet(NetConfig),
     /// `vm.add-vsock`: give the guest sockets to programs of the host.
     AddVsock(VsockConfig),
+    /// `vm.resize`: put RAM into the guest's balloon, or take it out.
+    Resize(VmResize),
     /// `vm.check-device`: would that be refused, and why?
     CheckDevice(AddDevice),
     /// `vm.remove-device`: take it back, in agreement with the guest.

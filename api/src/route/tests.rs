@@ -1,6 +1,7 @@
 //! Which bytes are which request.
 
 use super::*;
+use crate::schema::balloon::VmResize;
 use crate::schema::device::{AddDevice, RemoveDevice};
 use crate::schema::disk::DiskConfig;
 use crate::schema::events::Follow;
@@ -57,6 +58,7 @@ fn every_request() -> Vec<Request> {
         Request::AddDisk(disk),
         Request::AddNet(net),
         Request::AddVsock(vsock),
+        Request::Resize(VmResize { desired_balloon: Some(4096) }),
         Request::CheckDevice(device),
         Request::RemoveDevice(removal),
         Request::Shutdown,

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::balloon::VmResize;
 use super::console::{ConsoleConfig, ConsoleMode};
 use super::device::{AddDevice, RemoveDevice};
 use super::disk::DiskConfig;
@@ -9,7 +10,9 @@ use super::known::Table;
 use super::machine::VmConfig;
 use super::net::NetConfig;
 use super::vsock::VsockConfig;
-use super::{console, cpus, device, disk, machine, memory, net, payload, platform, rng, vsock};
+use super::{
+    balloon, console, cpus, device, disk, machine, memory, net, payload, platform, rng, vsock,
+};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -56,6 +59,17 @@ fn vsock_of_a_unix_socket_is_refused_with_what_there_is_instead() {
 }
 
 #[test]
+fn ch_remotes_resize_is_for_the_balloon_and_says_so() {
+    let body = r#"{"desired_vcpus":null,"desired_ram":null,"desired_balloon":4096}"#;
+    let resize: VmResize = serde_json::from_str(body).unwrap();
+    let vcpus = refusal::<VmResize>(r#"{"desired_vcpus":4}"#);
+
+    assert_eq!(resize.desired_balloon, Some(4096));
+    assert!(vcpus.contains("`desired_vcpus`: hotbay does not offer this yet"), "{vcpus}");
+    assert!(vcpus.contains("shut the VM down"), "{vcpus}");
+}
+
+#[test]
 fn whole_configuration_at_its_defaults_passes() {
     let mut body = json!({
         "payload": {"kernel": "/vmlinuz", "cmdline": "console=ttyS0"},
@@ -68,9 +82,10 @@ fn whole_configuration_at_its_defaults_passes() {
         "net": [{"tap": "tap0"}],
         "rng": {"src": "/dev/urandom"},
         "vsock": {"cid": 3},
+        "balloon": {"size": 0},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
     });
-    let tables: [(&str, Table); 11] = [
+    let tables: [(&str, Table); 12] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
@@ -81,6 +96,7 @@ fn whole_configuration_at_its_defaults_passes() {
         ("/net/0", net::KNOWN),
         ("/rng", rng::KNOWN),
         ("/vsock", vsock::KNOWN),
+        ("/balloon", balloon::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
     ];
     for (pointer, table) in tables {

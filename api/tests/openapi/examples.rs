@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::schema::balloon::{BalloonConfig, VmResize};
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
@@ -52,6 +53,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("AddDevice", value(&config.devices.as_ref().unwrap()[0])),
         ("RngConfig", value(&config.rng)),
         ("VsockConfig", value(&config.vsock)),
+        ("BalloonConfig", value(&config.balloon)),
+        ("VmResize", value(&VmResize { desired_balloon: Some(1) })),
         ("DiskConfig", value(&config.disks.as_ref().unwrap()[0])),
         ("NetConfig", value(&config.net.as_ref().unwrap()[0])),
         ("LandlockConfig", value(&config.landlock_rules.as_ref().unwrap()[0])),
@@ -105,6 +108,17 @@ fn card() -> NetConfig {
     }
 }
 
+fn balloon() -> BalloonConfig {
+    BalloonConfig {
+        size: 1,
+        deflate_on_oom: true,
+        free_page_reporting: true,
+        id: Some("a".to_owned()),
+        pci_segment: 0,
+        pci_device_id: Some(1),
+    }
+}
+
 fn sockets() -> VsockConfig {
     VsockConfig { cid: 3, id: Some("a".to_owned()), pci_segment: 0, pci_device_id: Some(1) }
 }
@@ -142,6 +156,7 @@ fn full_config() -> VmConfig {
             pci_device_id: Some(1),
         }),
         vsock: Some(sockets()),
+        balloon: Some(balloon()),
         devices: Some(vec![AddDevice {
             path: "/x".into(),
             id: Some("a".to_owned()),

@@ -5,6 +5,7 @@ use std::path::Path;
 use devices::pci::{Segment, Slot};
 use devices::virtio::vsock::NODE;
 
+use super::balloon::BalloonSpec;
 use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
 use super::net::NetSpec;
@@ -25,6 +26,8 @@ pub enum Wanted {
     Rng(RngSpec),
     /// Sockets to programs of the host.
     Vsock(VsockSpec),
+    /// A balloon.
+    Balloon(BalloonSpec),
 }
 
 impl Wanted {
@@ -36,6 +39,7 @@ impl Wanted {
             Self::Net(spec) => spec.id.as_ref(),
             Self::Rng(spec) => spec.id.as_ref(),
             Self::Vsock(spec) => spec.id.as_ref(),
+            Self::Balloon(spec) => spec.id.as_ref(),
         }
     }
 
@@ -49,6 +53,7 @@ impl Wanted {
             Self::Net(spec) => Self::Net(NetSpec { id, ..spec }),
             Self::Rng(spec) => Self::Rng(RngSpec { id, ..spec }),
             Self::Vsock(spec) => Self::Vsock(VsockSpec { id, ..spec }),
+            Self::Balloon(spec) => Self::Balloon(BalloonSpec { id, ..spec }),
         }
     }
 
@@ -60,6 +65,7 @@ impl Wanted {
             Self::Net(_) => "_net",
             Self::Rng(_) => "_rng",
             Self::Vsock(_) => "_vsock",
+            Self::Balloon(_) => "_balloon",
         }
     }
 
@@ -71,17 +77,26 @@ impl Wanted {
             Self::Net(spec) => Path::new(&spec.tap),
             Self::Rng(spec) => &spec.source,
             Self::Vsock(_) => Path::new(NODE),
+            Self::Balloon(_) => Path::new("balloon"),
         }
     }
 
     /// What must be reachable for it, besides what hotbay always needs.
     pub fn grant(&self) -> Option<Grant> {
         match self {
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Balloon(_) => None,
             Self::Disk(spec) => Some(spec.path()),
             Self::Net(spec) => Some(spec.path()),
             Self::Rng(spec) => Some(spec.path()),
             Self::Vsock(spec) => Some(spec.path()),
+        }
+    }
+
+    /// The balloon, if it is one.
+    pub fn balloon(&mut self) -> Option<&mut BalloonSpec> {
+        match self {
+            Self::Balloon(spec) => Some(spec),
+            Self::Host(_) | Self::Disk(_) | Self::Net(_) | Self::Rng(_) | Self::Vsock(_) => None,
         }
     }
 
@@ -98,6 +113,7 @@ impl Wanted {
             Self::Net(spec) => (spec.segment, spec.slot),
             Self::Rng(spec) => (spec.segment, spec.slot),
             Self::Vsock(spec) => (spec.segment, spec.slot),
+            Self::Balloon(spec) => (spec.segment, spec.slot),
         }
     }
 

@@ -13,6 +13,7 @@ use devices::vfio::room;
 use super::occupant::Occupant;
 use super::roots::Place;
 use super::{AddError, Host, own};
+use crate::config::balloon::BalloonSpec;
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
@@ -42,6 +43,8 @@ pub(super) enum What {
     Rng(RngSpec),
     /// Sockets to programs of the host.
     Vsock(VsockSpec),
+    /// A balloon.
+    Balloon(BalloonSpec),
 }
 
 impl What {
@@ -55,6 +58,7 @@ impl What {
             Self::Net(spec) => (Wanted::Net(spec.clone()), None),
             Self::Rng(spec) => (Wanted::Rng(spec.clone()), None),
             Self::Vsock(spec) => (Wanted::Vsock(spec.clone()), None),
+            Self::Balloon(spec) => (Wanted::Balloon(spec.clone()), None),
         }
     }
 }
@@ -106,6 +110,10 @@ impl Plan {
             What::Vsock(spec) => {
                 progress.enter(Phase::Opening);
                 own::vsock(&spec, place, &host)
+            }
+            What::Balloon(spec) => {
+                progress.enter(Phase::Opening);
+                own::balloon(&id, &spec, place, &host)
             }
         }
     }

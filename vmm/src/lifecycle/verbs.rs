@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     AddNet,
     /// `vm.add-vsock`.
     AddVsock,
+    /// `vm.resize`.
+    Resize,
     /// `vm.remove-device`.
     RemoveDevice,
     /// `vm.check-device`.
@@ -146,6 +148,7 @@ impl Verb {
             Request::AddDisk(_) => Self::AddDisk,
             Request::AddNet(_) => Self::AddNet,
             Request::AddVsock(_) => Self::AddVsock,
+            Request::Resize(_) => Self::Resize,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
             Request::Interrupts(_) => Self::Interrupts,
@@ -176,7 +179,8 @@ impl Verb {
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
             Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
             Self::AddDevice | Self::AddDisk | Self::AddNet
-            | Self::AddVsock | Self::RemoveDevice => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
+            | Self::AddVsock | Self::Resize
+            | Self::RemoveDevice                  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
             Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Interrupts | Self::TestInterrupt=> [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Nmi | Self::PowerButton         => [No,  No,     No,      YES,    YES,    YES,   No,       No,      No],
@@ -202,6 +206,7 @@ impl Verb {
             Self::AddDisk => "cannot add the disk",
             Self::AddNet => "cannot add the network card",
             Self::AddVsock => "cannot add the vsock",
+            Self::Resize => "cannot resize the VM",
             Self::RemoveDevice => "cannot remove the device",
             Self::Interrupts => "cannot show interrupts",
             Self::TestInterrupt => "cannot test an interrupt",
@@ -304,6 +309,7 @@ pub(super) mod tests {
             Request::AddDisk(serde_json::from_str(r#"{"path":"/nowhere"}"#).unwrap()),
             Request::AddNet(serde_json::from_str(r#"{"tap":"lo"}"#).unwrap()),
             Request::AddVsock(serde_json::from_str(r#"{"cid":3}"#).unwrap()),
+            Request::Resize(serde_json::from_str("{}").unwrap()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),
             Request::Interrupts(None),

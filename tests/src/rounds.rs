@@ -11,6 +11,12 @@ pub fn rounds(usual: u32) -> Result<u32> {
     number("HOTBAY_ROUNDS", usual)
 }
 
+/// Whether this is a run at length, which somebody began on a machine that has nothing else to do. Only there are times
+/// held to budgets; any other run holds counts, and what no machine is too slow for.
+pub fn at_length() -> bool {
+    env::var_os("HOTBAY_ROUNDS").is_some()
+}
+
 /// What is left to chance, from the seed `HOTBAY_SEED`, which is told so that a run can be repeated. Without one,
 /// every run is the same.
 pub fn chance() -> Result<fastrand::Rng> {

@@ -13,7 +13,7 @@ use tests::error::{Doing, ensure, same};
 use tests::hold::catch;
 use tests::host::run;
 use tests::http::Api;
-use tests::rounds::rounds;
+use tests::rounds::{at_length, rounds};
 use tests::vm::add_body;
 use tests::wait::{Look, until};
 use tests::{Error, Host, Kind, Options, Result, Vm, in_lab};
@@ -21,6 +21,8 @@ use tests::{Error, Host, Kind, Options, Result, Vm, in_lab};
 /// How much longer than its slowest step a reboot may take: a reset, or the kernel that is read beside them,
 /// which a machine that emulates the lab and others does as fast as it can.
 const BEYOND: Duration = Duration::from_millis(200);
+/// The same on a machine that has other things to do: still less than what a reboot that pins RAM anew would take.
+const BEYOND_ANYWHERE: Duration = Duration::from_secs(1);
 /// What the emulator adds to one reboot it seldom adds to another; what hotbay waits for, it waits for in each.
 const ROUNDS: u32 = 3;
 /// Others are answered while one waits for the reboot.
@@ -135,7 +137,7 @@ fn reboot_beside_pings(vm: &Vm, alone: Duration) -> Result<bool> {
     let steps = slowest.max(alone);
     ensure(pings.len() >= FEWEST_PINGS && longest < slowest, || format!("pings: {pings:?}"))?;
     counts.within(&[("container_calls", 0), ("pins", 0)])?;
-    Ok(took <= steps + BEYOND)
+    Ok(took <= steps + if at_length() { BEYOND } else { BEYOND_ANYWHERE })
 }
 
 /// When each ping began, and how long it took.

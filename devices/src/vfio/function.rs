@@ -81,8 +81,9 @@ struct Registers {
 }
 
 impl Opened {
-    /// Opens `function` of an attached group; the kernel resets it, which may take
-    /// 100 ms. `bell` is written when something goes wrong with it.
+    /// Opens `function` of an attached group; the kernel resets it, and where that is
+    /// weak it is reset once more. Each may take 100 ms. `bell` is written when
+    /// something goes wrong with it.
     pub fn new(
         group: Arc<Attachment>,
         function: &HostFunction,
@@ -116,6 +117,9 @@ impl Opened {
             health: Arc::new(Health::new(bell)),
             name: name.to_owned(),
         };
+        if about.means.is_better_on_arrival(name) {
+            about.health.was_reset(&device.hot_reset(&[group.group()]));
+        }
         let config = configuration(&device)?;
         Ok(Self { device, config, group, about })
     }

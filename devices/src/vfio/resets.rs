@@ -3,6 +3,12 @@
 //! The kernel resets most functions alone. One that it cannot is reset with its
 //! whole slot or bus, a hot reset; so that happens only where all functions are
 //! to be reset at once (a reboot), and only if it hits none but this machine's.
+//!
+//! A change of the power state is the weakest of the kernel's resets: it leaves some
+//! functions as they were, rings and all, though they say that it resets them. So a
+//! hot reset goes before it, also when a function arrives: what it did for the guest
+//! before, it would do to the RAM of this one as soon as a driver lets it be a bus
+//! master.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +17,9 @@ use crate::vfio::function::Passthrough;
 use crate::vfio::iommu::Attachment;
 use crate::vfio::sys::device::{Affected, Device};
 
+/// The kernel's name for a reset by D3hot and back (Linux `pci_pm_reset`).
+const POWER_STATE: &str = "pm";
+
 /// What the kernel offers for a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Means {
@@ -18,7 +27,12 @@ pub enum Means {
     /// `flr`, `pm` or `bus` (Linux `Documentation/ABI/testing/sysfs-bus-pci`).
     Alone(String),
     /// To reset all these at once.
-    Together(Vec<Affected>),
+    Together {
+        /// Who they are.
+        reach: Vec<Affected>,
+        /// The weaker way to reset it alone, if there is one.
+        alone: Option<String>,
+    },
     /// Nothing, because of this.
     Nothing(String),
 }
@@ -37,17 +51,32 @@ pub enum Method {
 impl Means {
     /// Of an open function, of which sysfs lists `methods`.
     pub fn of(device: &Device, methods: &[String]) -> Self {
-        if device.is_resettable() {
-            let first = methods.first().map_or("kernel", String::as_str);
-            return Self::Alone(first.to_owned());
+        let first = methods.first().map_or("kernel", String::as_str);
+        let alone = device.is_resettable().then(|| first.to_owned());
+        match alone {
+            Some(method) if method != POWER_STATE => Self::Alone(method),
+            alone => Self::weighed(alone, device.hot_reset_reach()),
         }
-        match device.hot_reset_reach() {
-            Ok(reach) => Self::Together(reach),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+    }
+
+    /// Of a function that has at most a weak reset of its own.
+    fn weighed(alone: Option<String>, reach: io::Result<Vec<Affected>>) -> Self {
+        match (reach, alone) {
+            (Ok(reach), alone) => Self::Together { reach, alone },
+            (Err(_), Some(method)) => Self::Alone(method),
+            (Err(error), None) if error.raw_os_error() == Some(libc::ENODEV) => {
                 Self::Nothing("the kernel can reset neither it nor its bus".to_owned())
             }
-            Err(error) => Self::Nothing(format!("the kernel cannot reset it: {error}")),
+            (Err(error), None) => Self::Nothing(format!("the kernel cannot reset it: {error}")),
         }
+    }
+
+    /// Whether `name`, whose means they are, is better reset once more when it
+    /// arrives: the kernel's reset at its opening was the weak one, and another hits
+    /// nobody else.
+    pub fn is_better_on_arrival(&self, name: &str) -> bool {
+        let Self::Together { reach, alone: Some(_) } = self else { return false };
+        matches!(&reach[..], [only] if only.name == name)
     }
 }
 
@@ -173,29 +202,40 @@ fn together(candidates: &[Candidate<'_>], leader: usize) -> Set {
     let reach = reach(&candidates[leader]);
     let held = |group: u32| candidates.iter().any(|candidate| candidate.group == group);
     if let Some(stranger) = reach.iter().find(|affected| !held(affected.group)) {
-        let Affected { name, group } = stranger;
-        let why = format!(
-            "it can only be reset together with {name}, whose IOMMU group {group} this VM does not have"
-        );
-        return Set { members: vec![leader], method: Method::Nothing(why) };
+        return Set { members: vec![leader], method: beside(stranger, candidates[leader].means) };
     }
     let hit = |at: &usize| reach.iter().any(|affected| affected.name == candidates[*at].name);
     let others = (0..candidates.len()).filter(|at| *at != leader && hit(at));
     Set { members: [leader].into_iter().chain(others).collect(), method: Method::Together }
 }
 
+/// The reset of a function whose hot reset would hit `stranger`.
+fn beside(stranger: &Affected, means: &Means) -> Method {
+    if let Means::Together { alone: Some(method), .. } = means {
+        return Method::Alone(method.clone());
+    }
+    let Affected { name, group } = stranger;
+    Method::Nothing(format!(
+        "it can only be reset together with {name}, whose IOMMU group {group} this VM does not have"
+    ))
+}
+
 fn alone_by(means: &Means) -> Method {
     match means {
-        Means::Alone(method) => Method::Alone(method.clone()),
+        Means::Alone(method) | Means::Together { alone: Some(method), .. } => {
+            Method::Alone(method.clone())
+        }
         // A hot reset that reaches nobody: the kernel does not say whom it would hit.
-        Means::Together(_) => Method::Nothing("the kernel does not say what it would hit".into()),
+        Means::Together { alone: None, .. } => {
+            Method::Nothing("the kernel does not say what it would hit".into())
+        }
         Means::Nothing(why) => Method::Nothing(why.clone()),
     }
 }
 
 fn reach<'a>(candidate: &Candidate<'a>) -> &'a [Affected] {
     match candidate.means {
-        Means::Together(reach) => reach,
+        Means::Together { reach, .. } => reach,
         Means::Alone(_) | Means::Nothing(_) => &[],
     }
 }

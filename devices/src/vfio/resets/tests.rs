@@ -6,10 +6,19 @@ const A: &str = "0000:01:00.0";
 const B: &str = "0000:01:00.1";
 const C: &str = "0000:02:00.0";
 
-fn together(list: &[(&str, u32)]) -> Means {
+fn reached(list: &[(&str, u32)]) -> Vec<Affected> {
     let affected =
         |(name, group): &(&str, u32)| Affected { name: (*name).to_owned(), group: *group };
-    Means::Together(list.iter().map(affected).collect())
+    list.iter().map(affected).collect()
+}
+
+fn together(list: &[(&str, u32)]) -> Means {
+    Means::Together { reach: reached(list), alone: None }
+}
+
+/// Resettable alone by its power state, or with these.
+fn weak(list: &[(&str, u32)]) -> Means {
+    Means::weighed(Some(POWER_STATE.to_owned()), Ok(reached(list)))
 }
 
 fn flr() -> Means {
@@ -97,7 +106,44 @@ fn function_without_any_reset_says_why() {
 
 #[test]
 fn each_group_is_named_once() {
-    let Means::Together(reach) = together(&[(A, 8), (B, 7), (C, 8)]) else { unreachable!() };
+    assert_eq!(groups(&reached(&[(A, 8), (B, 7), (C, 8)])), [7, 8]);
+}
 
-    assert_eq!(groups(&reach), [7, 8]);
+#[test]
+fn hot_reset_goes_before_a_change_of_the_power_state() {
+    let means = weak(&[(A, 7)]);
+
+    assert_eq!(sorted(&[(A, 7, &means)]), [set(&[0], Method::Together)]);
+    assert!(means.is_better_on_arrival(A));
+}
+
+#[test]
+fn power_state_is_changed_where_a_hot_reset_would_hit_somebody_else() {
+    let (means, nobody) = (weak(&[(A, 7), (B, 8)]), weak(&[]));
+
+    let sets = sorted(&[(A, 7, &means), (C, 9, &nobody)]);
+
+    let alone = Method::Alone(POWER_STATE.to_owned());
+    assert_eq!(sets, [set(&[0], alone.clone()), set(&[1], alone)]);
+}
+
+#[test]
+fn nobody_else_is_hit_when_a_function_arrives() {
+    let on_arrival = |means: &Means| means.is_better_on_arrival(A);
+
+    assert!(!on_arrival(&weak(&[(A, 7), (B, 7)])), "its neighbour may be in use");
+    assert!(!on_arrival(&weak(&[(B, 7)])), "the kernel names another");
+    assert!(!on_arrival(&weak(&[])), "the kernel names nobody");
+    assert!(!on_arrival(&together(&[(A, 7)])), "the kernel's own reset was this one");
+    assert!(!on_arrival(&flr()));
+}
+
+#[test]
+fn weak_reset_is_better_than_none() {
+    let refused = |code| Err(io::Error::from_raw_os_error(code));
+    let pm = Some(POWER_STATE.to_owned());
+
+    assert_eq!(Means::weighed(pm, refused(libc::ENODEV)), Means::Alone(POWER_STATE.to_owned()));
+    assert!(matches!(Means::weighed(None, refused(libc::ENODEV)), Means::Nothing(_)));
+    assert!(matches!(Means::weighed(None, refused(libc::EPERM)), Means::Nothing(_)));
 }

@@ -187,6 +187,23 @@ impl Host {
         Ok(row.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum())
     }
 
+    /// Takes all free memory and gives it back. The emulator forgets then what it had translated from code that
+    /// guests of other scenes have left there; else it does so when the page is taken next, and all its processors
+    /// stand still meanwhile, for a second or more in a GiB.
+    pub fn clear_free_memory(&self) -> Result {
+        const PAGE: usize = 4096;
+        /// For whoever else needs some meanwhile.
+        const LEFT: usize = 1 << 30;
+        let all = fs::read_to_string("/proc/meminfo").doing("read how much memory is free")?;
+        let free = all.lines().find_map(|line| line.strip_prefix("MemFree:"));
+        let kib = free.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+        let kib = kib.ok_or_else(|| Error::Unexpected(format!("no MemFree: {all}")))?;
+        let mut memory = vec![0_u8; (kib << 10).saturating_sub(LEFT)];
+        memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+        std::hint::black_box(&memory);
+        Ok(())
+    }
+
     /// Exits of a process's vCPUs to userspace, and so far: KVM's tracepoint `kvm_userspace_exit`,
     /// counted while `scene` runs. All of the host's virtual machines count.
     pub fn userspace_exits(&self, scene: impl FnOnce() -> Result) -> Result<usize> {

@@ -49,6 +49,9 @@ fn nobody_notices_while_cold_ram_is_mapped_faster_than_by_one_thread() {
         let rounds = rounds(ROUNDS)?;
         let mut within = 0;
         for _ in 0..rounds {
+            if at_length() {
+                host.clear_free_memory()?;
+            }
             let seen = add_under_watch(host, &nic)?;
             seen.nobody_waited()?;
             if at_length() {

@@ -77,7 +77,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Http,
         Self::Vcpu,
         Self::Relay,

@@ -102,7 +102,7 @@ mod tests {
     fn subcommands_are_ch_remotes_and_cover_every_verb() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let subcommands: [&[&str]; 23] = [
+        let subcommands: [&[&str]; 24] = [
             &["ping"],
             &["shutdown-vmm"],
             &["create", path],
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn verbs_that_hotbay_lacks_are_sent_all_the_same() {
-        let subcommands: [&[&str]; 11] = [
+        let subcommands: [&[&str]; 10] = [
             &["add-fs", "tag=t"],
             &["add-generic-vhost-user", "socket=/s"],
             &["add-pmem", "file=/f"],

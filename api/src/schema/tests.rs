@@ -12,8 +12,8 @@ use super::net::NetConfig;
 use super::user_device::UserDeviceConfig;
 use super::vsock::VsockConfig;
 use super::{
-    balloon, console, cpus, device, disk, machine, memory, net, payload, platform, rng, user_device,
-    vsock,
+    balloon, console, cpus, device, disk, machine, memory, net, payload, platform, rng,
+    user_device, vsock,
 };
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
@@ -97,7 +97,7 @@ fn whole_configuration_at_its_defaults_passes() {
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
         "user_devices": [{"socket": "/run/u.sock"}],
     });
-    let tables: [(&str, Table); 12] = [
+    let tables: [(&str, Table); 13] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),

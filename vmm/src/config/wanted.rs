@@ -104,7 +104,12 @@ impl Wanted {
     pub fn balloon(&mut self) -> Option<&mut BalloonSpec> {
         match self {
             Self::Balloon(spec) => Some(spec),
-            Self::Host(_) | Self::Disk(_) | Self::Net(_) | Self::Rng(_) | Self::Vsock(_) => None,
+            Self::Host(_)
+            | Self::Disk(_)
+            | Self::Net(_)
+            | Self::Rng(_)
+            | Self::Vsock(_)
+            | Self::Served(_) => None,
         }
     }
 

@@ -90,8 +90,11 @@ impl Balloon {
 
     /// Pages that the driver names by number.
     fn inflate(&self, request: &Buffers<'_>) {
-        let room = usize::try_from(request.readable.len()).unwrap_or(usize::MAX).min(4 * MOST);
-        let mut bytes = vec![0; room - room % 4];
+        let Some(length) = usize::try_from(request.readable.len()).ok().filter(|n| *n <= 4 * MOST)
+        else {
+            return self.failed(&"the list of pages is too long");
+        };
+        let mut bytes = vec![0; length - length % 4];
         if request.readable.read(&mut bytes).is_err() {
             return self.failed(&"the list of pages is not in the RAM");
         }

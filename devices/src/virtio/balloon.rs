@@ -112,7 +112,7 @@ impl Balloon {
     fn report(&self, request: &Buffers<'_>) {
         for (address, length) in request.writable.ranges() {
             let whole = address.is_multiple_of(PAGE) && length.is_multiple_of(PAGE);
-            match whole {
+            match whole && length > 0 {
                 true => self.give_back(address, length),
                 false => self.failed(&"a range that is reported is not made of pages"),
             }

@@ -19,6 +19,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// One command, including reading a whole disk.
 const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 
+/// How long a guest that was nudged has to say something.
+const NUDGED: Duration = Duration::from_secs(5);
+
 /// What a guest that ticks prints.
 const TICK: &str = "tick";
 
@@ -107,12 +110,26 @@ impl Guest {
                 drop(printed);
                 if stands_still {
                     standstill::keep();
+                    self.nudge();
                 }
                 return Err(Error::TimedOut { awaited, limit: begun.elapsed(), seen: last });
             }
             let grown = self.transcript.grew.wait_timeout(printed, left);
             printed = grown.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Types one more line into a guest that does not answer and keeps what comes of it: if it goes on, an interrupt of its
+    /// serial port was lost; if not, what was typed is somewhere between.
+    fn nudge(&mut self) {
+        let printed = self.transcript.lock().text.len();
+        let typed = self.type_in("\n");
+        let silent = |transcript: &mut Printed| transcript.text.len() == printed;
+        let waited =
+            self.transcript.grew.wait_timeout_while(self.transcript.lock(), NUDGED, silent);
+        let transcript = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let said = transcript.text.get(printed..).unwrap_or_default();
+        evidence::keep("the guest after one more line", format!("{typed:?}; it said {said:?}"));
     }
 
     /// Runs a command and fails unless it succeeds; what it printed.

@@ -90,7 +90,7 @@ pub struct DeviceNode {
 /// How a device is reset when the guest restarts, and what that came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceReset {
-    /// What it will get: `hot_reset` (together with others), `none`, or the
+    /// What it will get: `hot_reset` (by its slot or bus), `none`, or the
     /// kernel's name of the method (`flr`, `pm`, `bus`...; `kernel` if it gives none).
     pub method: String,
     /// Why there is none.

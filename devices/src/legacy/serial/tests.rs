@@ -15,9 +15,14 @@ use super::*;
 
 const DATA: u64 = 0;
 const INTERRUPT_ENABLE: u64 = 1;
+const INTERRUPT_IDENTIFICATION: u64 = 2;
 const LINE_STATUS: u64 = 5;
 const DATA_READY: u8 = 1;
 const RECEIVED: u8 = 1;
+/// What the interrupt is, without the bits that tell of FIFOs.
+const IDENTIFICATION: u8 = 0xf;
+const NO_INTERRUPT: u8 = 1;
+const RECEIVED_DATA: u8 = 4;
 
 /// A port, its other side, and the guest's interrupt.
 struct Scene {
@@ -53,15 +58,20 @@ impl Scene {
         text.iter().for_each(|byte| self.uart.write(DATA, &[*byte]));
     }
 
+    fn register(&self, offset: u64) -> u8 {
+        let mut data = [0];
+        self.uart.read(offset, &mut data);
+        data[0]
+    }
+
+    fn identification(&self) -> u8 {
+        self.register(INTERRUPT_IDENTIFICATION) & IDENTIFICATION
+    }
+
     /// All that waits in the guest's FIFO.
     fn guest_hears(&self) -> Vec<u8> {
-        let register = |offset| {
-            let mut data = [0];
-            self.uart.read(offset, &mut data);
-            data[0]
-        };
-        std::iter::from_fn(|| (register(LINE_STATUS) & DATA_READY != 0).then(|| register(DATA)))
-            .collect()
+        let ready = || self.register(LINE_STATUS) & DATA_READY != 0;
+        std::iter::from_fn(|| ready().then(|| self.register(DATA))).collect()
     }
 
     /// Serves the console until it wants nothing; fails if it never stops.
@@ -178,6 +188,59 @@ fn input_raises_the_interrupt_and_long_input_follows_as_the_guest_reads() {
         scene.settle();
     }
     assert_eq!(heard, typed);
+}
+
+#[test]
+fn interrupt_is_identified_until_the_last_byte_is_read() {
+    let scene = Scene::new(Backend::Null);
+    scene.uart.write(INTERRUPT_ENABLE, &[RECEIVED]);
+    scene.uart.receive(b"abc");
+
+    for byte in *b"abc" {
+        assert_eq!([scene.identification(), scene.identification()], [RECEIVED_DATA; 2]);
+        assert_eq!(scene.register(DATA), byte);
+    }
+    assert_eq!(scene.identification(), NO_INTERRUPT);
+}
+
+#[test]
+fn input_whose_interrupt_is_disabled_is_not_identified() {
+    let scene = Scene::new(Backend::Null);
+    scene.uart.receive(b"abc");
+
+    assert_eq!(scene.identification(), NO_INTERRUPT);
+}
+
+/// What Linux does (`serial8250_rx_chars`): it reads 256 bytes at most, and again if the port says that there is more.
+#[test]
+fn driver_that_reads_so_much_at_a_time_hears_all() {
+    const AT_MOST: usize = 256;
+    // So that it ends in the middle of what the FIFO holds.
+    const FEW: usize = 30;
+    let (mut scene, connect) = Scene::listening();
+    let text: Vec<u8> = (0..=u8::MAX).cycle().take(4 * AT_MOST + 30).collect();
+    scene.uart.write(INTERRUPT_ENABLE, &[RECEIVED]);
+    let (first, rest) = text.split_at(FEW);
+    let mut client = connect();
+    client.write_all(first).unwrap();
+    scene.settle();
+    client.write_all(rest).unwrap();
+
+    let mut heard = Vec::new();
+    while scene.interrupt.read().is_ok() {
+        while scene.identification() != NO_INTERRUPT {
+            for _ in 0..AT_MOST {
+                if scene.register(LINE_STATUS) & DATA_READY == 0 {
+                    break;
+                }
+                heard.push(scene.register(DATA));
+                // The host is as fast as the guest.
+                scene.settle();
+            }
+        }
+    }
+    assert_eq!(heard.len(), text.len());
+    assert_eq!(heard, text);
 }
 
 #[test]

@@ -211,6 +211,18 @@ fn input_whose_interrupt_is_disabled_is_not_identified() {
     assert_eq!(scene.identification(), NO_INTERRUPT);
 }
 
+#[test]
+fn divisor_is_not_taken_for_what_is_enabled() {
+    const LINE_CONTROL: u64 = 3;
+    const DIVISOR: u8 = 1 << 7;
+    let scene = Scene::new(Backend::Null);
+    scene.uart.receive(b"abc");
+    scene.uart.write(LINE_CONTROL, &[DIVISOR]);
+    scene.uart.write(INTERRUPT_ENABLE, &[RECEIVED]);
+
+    assert_eq!(scene.identification(), NO_INTERRUPT);
+}
+
 /// What Linux does (`serial8250_rx_chars`): it reads 256 bytes at most, and again if the port says that there is more.
 #[test]
 fn driver_that_reads_so_much_at_a_time_hears_all() {

@@ -1,4 +1,5 @@
-//! Host PCI functions handed to the guest through VFIO.
+//! PCI functions handed to the guest through VFIO: the host's, and those that another
+//! process emulates.
 //!
 //! ```text
 //! host      which function a path means, and whether it can be had (preflight)
@@ -13,12 +14,15 @@
 //! notices   what the host says: the function has failed, or is wanted back
 //! health    what went wrong with a function, told once
 //! resets    which reset each function gets, and who is reset together
+//! user      functions that another process emulates
+//! dma       who lets a function reach guest RAM
 //! function  the parts as one PCI function
 //! ```
 
 pub mod bars;
 pub mod config;
 pub mod counters;
+pub mod dma;
 pub mod function;
 pub mod health;
 pub mod host;
@@ -30,3 +34,4 @@ pub mod resets;
 pub mod room;
 pub mod sys;
 pub mod taken;
+pub mod user;

@@ -19,6 +19,7 @@ use crate::pci::config::{
 };
 use crate::vfio::bars::{Bar, GuestSpaces, Placements, trapped};
 use crate::vfio::config::{Config, Field, Location, Piece};
+use crate::vfio::dma::Dma;
 use crate::vfio::health::Health;
 use crate::vfio::host::HostFunction;
 use crate::vfio::interrupts::{Abilities, Choices, Interrupts};
@@ -26,6 +27,7 @@ use crate::vfio::iommu::Attachment;
 use crate::vfio::notices::Notices;
 use crate::vfio::resets::Means;
 use crate::vfio::sys::device::{Device, ROM_REGION};
+use crate::vfio::user::{Lent, Remote, Server};
 
 /// Command bits that exist on a PCI Express function; the others read zero.
 const COMMAND_BITS: u16 =
@@ -47,19 +49,19 @@ const UNPLACED: [Option<Placement>; bar::COUNT] = [None; bar::COUNT];
 pub struct Opened {
     device: Arc<Device>,
     config: Config,
-    group: Arc<Attachment>,
+    dma: Dma,
     about: About,
 }
 
-/// A host function in the guest's hands.
+/// A function in the guest's hands.
 ///
 /// Fields are in teardown order, after interrupts, which [`Drop`] takes down
-/// first: windows and traps, the device, its group.
+/// first: windows and traps, the device, its reach.
 pub struct Passthrough {
     registers: Mutex<Registers>,
     interrupts: Arc<Interrupts>,
     device: Arc<Device>,
-    group: Arc<Attachment>,
+    dma: Dma,
     about: About,
 }
 
@@ -90,7 +92,22 @@ impl Opened {
         bell: Arc<EventFd>,
     ) -> io::Result<Self> {
         let device = Device::new(Box::new(group.group().device(function.name())?))?;
-        Self::read(device, group, (function.name(), &function.reset_methods()), bell)
+        let means = Means::of(&device, &function.reset_methods());
+        Self::read(device, Dma::Group(group), (function.name(), means), bell)
+    }
+
+    /// Takes the function that `server` emulates, which has the guest's RAM, and tells
+    /// `bell` of it too when the server is lost. `name` is its socket.
+    ///
+    /// # Errors
+    /// The server's, and what [`Opened::new`] says of a device that contradicts itself.
+    pub fn served(server: Server, lent: Lent, name: &str, bell: Arc<EventFd>) -> io::Result<Self> {
+        let connection = Arc::clone(server.connection());
+        let device = Device::new(Box::new(Remote::new(server)))?;
+        let means = Means::of_server(&device);
+        let opened = Self::read(device, Dma::Server(lent), (name, means), bell)?;
+        connection.tell(&opened.about.health);
+        Ok(opened)
     }
 
     /// Takes `device` for a function of a group that does not exist.
@@ -99,29 +116,30 @@ impl Opened {
     /// As [`Opened::new`].
     #[cfg(feature = "fuzzing")]
     pub fn fake(device: Device, bell: Arc<EventFd>) -> io::Result<Self> {
-        Self::read(device, crate::vfio::iommu::fake(0), ("0000:00:00.0", &[]), bell)
+        let means = Means::of(&device, &[]);
+        Self::read(device, Dma::Group(crate::vfio::iommu::fake(0)), ("0000:00:00.0", means), bell)
     }
 
-    /// Reads what an open function says of itself; sysfs adds its name and the ways
-    /// to reset it.
+    /// Reads what an open function says of itself; whoever has opened it knows its name
+    /// and what resets it.
     fn read(
         device: Device,
-        group: Arc<Attachment>,
-        (name, resets): (&str, &[String]),
+        dma: Dma,
+        (name, means): (&str, Means),
         bell: Arc<EventFd>,
     ) -> io::Result<Self> {
         let device = Arc::new(device);
         let about = About {
-            means: Means::of(&device, resets),
+            means,
             notices: Arc::new(Notices::listen(&device)?),
             health: Arc::new(Health::new(bell)),
             name: name.to_owned(),
         };
-        if about.means.is_better_on_arrival(name) {
+        if let Some(group) = dma.group().filter(|_| about.means.is_better_on_arrival(name)) {
             about.health.was_reset(&device.hot_reset(&[group.group()]));
         }
         let config = configuration(&device)?;
-        Ok(Self { device, config, group, about })
+        Ok(Self { device, config, dma, about })
     }
 
     /// What interrupts it has: tells how many vectors to lend.
@@ -143,7 +161,7 @@ impl Opened {
         unmapped: &[u8],
     ) -> Passthrough {
         let abilities = self.abilities();
-        let Self { device, config, group, about } = self;
+        let Self { device, config, dma, about } = self;
         let wiring = Arc::clone(&device);
         let interrupts = Arc::new(Interrupts::new(abilities, choices, wiring, vectors, line));
         let (mut bars, mut answers) = (Bars::new(), [const { None }; bar::COUNT]);
@@ -156,7 +174,7 @@ impl Opened {
         }
         let placements = Placements::new(answers, spaces, Arc::clone(&device));
         let registers = Registers { placements, bars, config, command: 0, powered: true };
-        Passthrough { registers: Mutex::new(registers), interrupts, device, group, about }
+        Passthrough { registers: Mutex::new(registers), interrupts, device, dma, about }
     }
 }
 
@@ -214,12 +232,12 @@ impl Passthrough {
         self.device.counters()
     }
 
-    /// Its name on the host: `0000:01:00.0`.
+    /// Its name on the host: `0000:01:00.0`, or its server's socket.
     pub fn name(&self) -> &str {
         &self.about.name
     }
 
-    /// What the kernel offers to reset it.
+    /// What there is to reset it.
     pub fn means(&self) -> &Means {
         &self.about.means
     }
@@ -250,8 +268,9 @@ impl Passthrough {
         &self.device
     }
 
-    pub(in crate::vfio) fn group(&self) -> &Arc<Attachment> {
-        &self.group
+    /// Its IOMMU group, if it is a function of the host's.
+    pub(in crate::vfio) fn group(&self) -> Option<&Arc<Attachment>> {
+        self.dma.group()
     }
 
     fn lock(&self) -> MutexGuard<'_, Registers> {

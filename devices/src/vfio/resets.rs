@@ -20,7 +20,7 @@ use crate::vfio::sys::device::{Affected, Device};
 /// The kernel's name for a reset by D3hot and back (Linux `pci_pm_reset`).
 const POWER_STATE: &str = "pm";
 
-/// What the kernel offers for a function.
+/// What the kernel, or a server, offers for a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Means {
     /// To reset it alone, by this method: the first one that sysfs lists, such as
@@ -78,19 +78,29 @@ impl Means {
         let Self::Together { reach, alone: Some(_) } = self else { return false };
         matches!(&reach[..], [only] if only.name == name)
     }
+
+    /// Of the function of a server, which resets it or not.
+    pub fn of_server(device: &Device) -> Self {
+        match device.is_resettable() {
+            true => Self::Alone("vfio-user".to_owned()),
+            false => Self::Nothing("its vfio-user server offers no reset".to_owned()),
+        }
+    }
 }
 
 /// What is to be reset, as far as the choice of a reset needs it.
 #[derive(Clone, Copy, Debug)]
 struct Candidate<'a> {
     name: &'a str,
-    group: u32,
+    /// One that a server emulates is in none.
+    group: Option<u32>,
     means: &'a Means,
 }
 
 impl<'a> Candidate<'a> {
     fn of(function: &'a Passthrough) -> Self {
-        let (name, group) = (function.name(), function.group().number());
+        let group = function.group().map(|group| group.number());
+        let name = function.name();
         Self { name, group, means: function.means() }
     }
 }
@@ -117,9 +127,11 @@ pub fn steps(functions: &[Arc<Passthrough>]) -> Vec<Step> {
     let candidates: Vec<_> = functions.iter().map(|f| Candidate::of(f)).collect();
     let step = |Set { members, method }: Set| {
         let reach = members.first().map_or(&[][..], |first| reach(&candidates[*first]));
-        let held = |group: u32| functions.iter().find(|f| f.group().number() == group);
-        let groups = groups(reach).into_iter().filter_map(held);
-        let groups = groups.map(|function| Arc::clone(function.group())).collect();
+        let held = |wanted: u32| {
+            let mut held = functions.iter().filter_map(|function| function.group());
+            held.find(|group| group.number() == wanted).cloned()
+        };
+        let groups = groups(reach).into_iter().filter_map(held).collect();
         let functions = members.into_iter().map(|member| Arc::clone(&functions[member])).collect();
         Step { functions, groups, method }
     };
@@ -200,7 +212,7 @@ fn sets(candidates: &[Candidate<'_>]) -> Vec<Set> {
 /// The set that `leader`'s hot reset is for.
 fn together(candidates: &[Candidate<'_>], leader: usize) -> Set {
     let reach = reach(&candidates[leader]);
-    let held = |group: u32| candidates.iter().any(|candidate| candidate.group == group);
+    let held = |group: u32| candidates.iter().any(|candidate| candidate.group == Some(group));
     if let Some(stranger) = reach.iter().find(|affected| !held(affected.group)) {
         return Set { members: vec![leader], method: beside(stranger, candidates[leader].means) };
     }

@@ -9,6 +9,7 @@ pub mod file;
 pub mod group;
 pub mod mmap;
 pub mod region;
+pub mod socket;
 
 use std::ffi::c_ulong;
 use std::io;

@@ -67,7 +67,7 @@ fn scene_with(means: Means) -> Scene {
         health: Arc::new(Health::new(Arc::clone(&bell))),
     };
     let config = Config::new(vec![0; 256]);
-    let opened = Opened { device, config, group: iommu::fake(7), about };
+    let opened = Opened { device, config, dma: Dma::Group(iommu::fake(7)), about };
     let memory = Arc::new(Space::default());
     let spaces = GuestSpaces {
         memory: Arc::clone(&memory),

@@ -28,7 +28,7 @@ fn flr() -> Means {
 fn sorted(functions: &[(&str, u32, &Means)]) -> Vec<Set> {
     let candidate = |at: usize| {
         let (name, group, means) = functions[at];
-        Candidate { name, group, means }
+        Candidate { name, group: Some(group), means }
     };
     sets(&(0..functions.len()).map(candidate).collect::<Vec<_>>())
 }

@@ -21,10 +21,12 @@ use super::size_of;
 use crate::vfio::counters::Counters;
 
 pub use self::reset::Affected;
+pub(in crate::vfio) use self::reset::RESET;
 
-const GET_INFO: u32 = 7;
-const GET_IRQ_INFO: u32 = 9;
-const SET_IRQS: u32 = 10;
+/// Numbers of requests.
+pub(in crate::vfio) const GET_INFO: u32 = 7;
+pub(in crate::vfio) const GET_IRQ_INFO: u32 = 9;
+pub(in crate::vfio) const SET_IRQS: u32 = 10;
 
 /// BARs 0 to 5, the ROM as 6, configuration space as 7: VFIO's own numbers.
 const REGIONS: u32 = VFIO_PCI_CONFIG_REGION_INDEX + 1;

@@ -12,7 +12,7 @@ use vfio_bindings::bindings::vfio::{
 use super::file::DeviceFile;
 use super::size_of;
 
-const GET_REGION_INFO: u32 = 8;
+pub(in crate::vfio) const GET_REGION_INFO: u32 = 8;
 /// No description is longer: the sparse list has a handful of areas.
 const MOST_BYTES: u32 = 64 << 10;
 /// Header of a capability: id, version, offset of the next.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use super::Device;
 use crate::vfio::sys::group::Group;
 
-const RESET: u32 = 11;
+pub(in crate::vfio) const RESET: u32 = 11;
 const GET_HOT_RESET_INFO: u32 = 12;
 const HOT_RESET: u32 = 13;
 

@@ -98,7 +98,8 @@ impl Client {
             Request::AddDevice(_)
             | Request::AddDisk(_)
             | Request::AddNet(_)
-            | Request::AddVsock(_) => read(&body).map(Response::Added),
+            | Request::AddVsock(_)
+            | Request::AddUserDevice(_) => read(&body).map(Response::Added),
             Request::Counters => read(&body).map(Response::Counters),
             Request::Events(_) => read(&body).map(Response::Events),
             Request::Interrupts(_) => read(&body).map(Response::Interrupts),

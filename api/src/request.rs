@@ -13,6 +13,7 @@ use crate::schema::info::{Counters, VmInfo, VmmPing};
 use crate::schema::interrupts::{Interrupts, TestInterrupt};
 use crate::schema::machine::VmConfig;
 use crate::schema::net::NetConfig;
+use crate::schema::user_device::UserDeviceConfig;
 use crate::schema::vsock::VsockConfig;
 
 pub mod code;
@@ -38,6 +39,8 @@ pub enum Request {
     AddNet(NetConfig),
     /// `vm.add-vsock`: give the guest sockets to programs of the host.
     AddVsock(VsockConfig),
+    /// `vm.add-user-device`: give the guest a function that another process emulates.
+    AddUserDevice(UserDeviceConfig),
     /// `vm.check-device`: would that be refused, and why?
     CheckDevice(AddDevice),
     /// `vm.remove-device`: take it back, in agreement with the guest.
@@ -73,8 +76,9 @@ pub enum Response {
     Ping(VmmPing),
     /// To [`Request::Info`].
     Info(Box<VmInfo>),
-    /// To [`Request::AddDevice`], [`Request::AddDisk`], [`Request::AddNet`] and
-    /// [`Request::AddVsock`] of a running VM: the guest has been told.
+    /// To [`Request::AddDevice`], [`Request::AddDisk`], [`Request::AddNet`],
+    /// [`Request::AddVsock`] and [`Request::AddUserDevice`] of a running VM: the guest has
+    /// been told.
     Added(PciDeviceInfo),
     /// To [`Request::Counters`].
     Counters(Counters),

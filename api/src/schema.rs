@@ -21,6 +21,7 @@ pub mod payload;
 pub mod platform;
 pub mod prefault;
 pub mod rng;
+pub mod user_device;
 pub mod vsock;
 
 /// Fields that Cloud Hypervisor knows and hotbay does not act on, by the name of the body
@@ -35,6 +36,7 @@ pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
     ("AddDevice", device::ADD_KNOWN),
     ("DiskConfig", disk::KNOWN),
     ("NetConfig", net::KNOWN),
+    ("UserDeviceConfig", user_device::KNOWN),
     ("RngConfig", rng::KNOWN),
     ("VsockConfig", vsock::KNOWN),
 ];

@@ -13,6 +13,7 @@ use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::prefault;
 use api::schema::rng::RngConfig;
+use api::schema::user_device::UserDeviceConfig;
 use api::schema::vsock::VsockConfig;
 use devices::pci::Segment;
 
@@ -25,6 +26,7 @@ pub mod disk;
 pub mod net;
 pub mod reach;
 pub mod rng;
+pub mod user_device;
 pub mod vsock;
 pub mod wanted;
 
@@ -32,6 +34,7 @@ use self::device::{DeviceError, DeviceSpec, NoSegment};
 use self::disk::DiskSpec;
 use self::net::NetSpec;
 use self::rng::RngSpec;
+use self::user_device::UserDeviceSpec;
 use self::vsock::VsockSpec;
 use self::wanted::Wanted;
 
@@ -144,6 +147,7 @@ impl TryFrom<VmConfig> for VmSpec {
             rng,
             vsock,
             devices,
+            user_devices,
             landlock_enable,
             landlock_rules,
         } = body;
@@ -163,7 +167,7 @@ impl TryFrom<VmConfig> for VmSpec {
             serial: serial.try_into()?,
             devices: wanted(
                 (disks.unwrap_or_default(), net.unwrap_or_default(), rng, vsock),
-                devices.unwrap_or_default(),
+                (devices.unwrap_or_default(), user_devices.unwrap_or_default()),
                 segments,
             )?,
             landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
@@ -185,7 +189,7 @@ fn wanted(
         Option<RngConfig>,
         Option<VsockConfig>,
     ),
-    functions: Vec<AddDevice>,
+    (functions, served): (Vec<AddDevice>, Vec<UserDeviceConfig>),
     segments: u8,
 ) -> Result<Vec<Wanted>, SpecError> {
     let disks = disks.into_iter().map(|body| DiskSpec::try_from(body).map(Wanted::Disk));
@@ -193,8 +197,9 @@ fn wanted(
     let rng = rng.into_iter().map(|body| RngSpec::try_from(body).map(Wanted::Rng));
     let vsock = vsock.into_iter().map(|body| VsockSpec::try_from(body).map(Wanted::Vsock));
     let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
+    let served = served.into_iter().map(|body| UserDeviceSpec::try_from(body).map(Wanted::Served));
     let mut all: Vec<Wanted> = Vec::new();
-    for wanted in disks.chain(cards).chain(rng).chain(vsock).chain(functions) {
+    for wanted in disks.chain(cards).chain(rng).chain(vsock).chain(functions).chain(served) {
         let wanted = wanted?;
         if let Err(error) = wanted.fits(segments) {
             return Err(SpecError::NoSegment(wanted.path().to_owned(), error));

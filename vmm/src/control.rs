@@ -25,6 +25,7 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::AddDisk(body) => vmm.add_disk(body, reply),
         Request::AddNet(body) => vmm.add_net(body, reply),
         Request::AddVsock(body) => vmm.add_vsock(body, reply),
+        Request::AddUserDevice(body) => vmm.add_user_device(body, reply),
         Request::CheckDevice(body) => vmm.check_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
         Request::Reboot => vmm.reboot(Some(reply)),
@@ -75,7 +76,7 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let machine = vm.stage.machine();
     let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
     let (mut disks, mut net, mut devices) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut rng, mut vsock) = (None, None);
+    let (mut rng, mut vsock, mut served) = (None, None, Vec::new());
     for wanted in specs {
         match wanted {
             Wanted::Host(spec) => devices.push(spec.into()),
@@ -83,12 +84,15 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
             Wanted::Net(spec) => net.push(spec.into()),
             Wanted::Rng(spec) => rng = Some(spec.into()),
             Wanted::Vsock(spec) => vsock = Some(spec.into()),
+            Wanted::Served(spec) => served.push(spec.into()),
         }
     }
     let devices = Some(devices).filter(|devices| !devices.is_empty());
     let disks = Some(disks).filter(|disks| !disks.is_empty());
     let net = Some(net).filter(|net| !net.is_empty());
-    let mut config = VmConfig { disks, net, rng, vsock, devices, ..vm.config.clone() };
+    let user_devices = Some(served).filter(|served| !served.is_empty());
+    let mut config =
+        VmConfig { disks, net, rng, vsock, devices, user_devices, ..vm.config.clone() };
     let console = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
     if let Some(pty) = console.and_then(Console::pty) {
         config.serial.file = Some(pty.to_owned());

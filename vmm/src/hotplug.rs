@@ -25,6 +25,7 @@ mod own;
 mod remove;
 mod reset;
 mod roots;
+mod served;
 mod stale;
 mod view;
 
@@ -321,6 +322,10 @@ impl Bay {
             Wanted::Net(spec) => What::Net(spec),
             Wanted::Rng(spec) => What::Rng(spec),
             Wanted::Vsock(spec) => What::Vsock(spec),
+            Wanted::Served(spec) => {
+                self.is_free(&spec.socket)?;
+                What::Served(spec)
+            }
         };
         let place = self.roots.reserve(segment, slot)?;
         Ok(build::Plan { id, what, place, host: self.host.clone() })
@@ -333,6 +338,16 @@ impl Bay {
         match self.devices.iter().find(|(_, device)| has_it(device)) {
             Some((holder, _)) => Err(AddError::InUse(function.name().to_owned(), holder.clone())),
             None => Ok(function),
+        }
+    }
+
+    /// A server has one client: us, perhaps.
+    fn is_free(&self, socket: &Path) -> Result<(), AddError> {
+        let has_it =
+            |device: &Device| matches!(&device.spec, Wanted::Served(spec) if spec.socket == socket);
+        match self.devices.iter().find(|(_, device)| has_it(device)) {
+            Some((holder, _)) => Err(AddError::InUse(socket.display().to_string(), holder.clone())),
+            None => Ok(()),
         }
     }
 

@@ -68,12 +68,14 @@ pub enum Kind {
     Net,
     /// Tells the host's kernel of a vsock's queue.
     Vsock,
+    /// Carries the messages of a vfio-user server.
+    Carrier,
     /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Http,
         Self::Vcpu,
         Self::Relay,
@@ -83,6 +85,7 @@ impl Kind {
         Self::Rng,
         Self::Net,
         Self::Vsock,
+        Self::Carrier,
         Self::Main,
     ];
 }

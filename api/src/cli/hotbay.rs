@@ -20,10 +20,12 @@ use crate::server::Address;
 
 mod disk;
 mod net;
+mod user_device;
 mod vsock;
 
 pub(super) use self::disk::disk;
 pub(super) use self::net::net;
+pub(super) use self::user_device::user_device;
 pub(super) use self::vsock::vsock;
 
 /// What `hotbay` is to do.
@@ -162,6 +164,9 @@ struct Machine {
     /// Host device that the guest gets: path=/sys/bus/pci/devices/BDF,id=NAME,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     device: Vec<String>,
+    /// Function of a vfio-user server that the guest gets: socket=PATH,id=NAME,... (with --memory shared=on)
+    #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
+    user_device: Vec<String>,
 }
 
 const CPUS: &[Key] = &[
@@ -291,6 +296,9 @@ impl Machine {
         let devices = self.device.iter().map(|text| device("--device", text));
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         config.devices = Some(devices).filter(|devices| !devices.is_empty());
+        let served = self.user_device.iter().map(|text| user_device("--user-device", text));
+        let served = served.collect::<Result<Vec<_>, _>>()?;
+        config.user_devices = Some(served).filter(|served| !served.is_empty());
         Ok(Some(config))
     }
 }

@@ -30,7 +30,6 @@ pub const ABSENT: &[Absent] = &[
     put("vm.add-fs", "share files over a passed-through network card"),
     put("vm.add-generic-vhost-user", DEVICES),
     put("vm.add-pmem", DEVICES),
-    put("vm.add-user-device", "vm.add-device takes devices of the host, not of a vfio-user server"),
     put("vm.add-vdpa", "vm.add-device takes the function behind it when vfio-pci has it"),
     Absent {
         verb: "vm.balloon-stats",

@@ -6,10 +6,16 @@ use crate::schema::disk::DiskConfig;
 use crate::schema::events::Follow;
 use crate::schema::interrupts::TestInterrupt;
 use crate::schema::net::NetConfig;
+use crate::schema::user_device::UserDeviceConfig;
 use crate::schema::vsock::VsockConfig;
 
 fn refused(method: Method, path: &str, body: &str) -> Fault {
     parse(method, path, body.as_bytes()).unwrap_err()
+}
+
+fn user_device() -> UserDeviceConfig {
+    let id = Some("u0".to_owned());
+    UserDeviceConfig { socket: "/run/u.sock".into(), id, pci_segment: 0, pci_device_id: Some(5) }
 }
 
 fn every_request() -> Vec<Request> {
@@ -57,6 +63,7 @@ fn every_request() -> Vec<Request> {
         Request::AddDisk(disk),
         Request::AddNet(net),
         Request::AddVsock(vsock),
+        Request::AddUserDevice(user_device()),
         Request::CheckDevice(device),
         Request::RemoveDevice(removal),
         Request::Shutdown,

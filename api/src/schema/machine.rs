@@ -13,6 +13,7 @@ use super::net::NetConfig;
 use super::payload::PayloadConfig;
 use super::platform::PlatformConfig;
 use super::rng::RngConfig;
+use super::user_device::UserDeviceConfig;
 use super::vsock::VsockConfig;
 
 /// A virtual machine's configuration.
@@ -54,6 +55,9 @@ pub struct VmConfig {
     /// Host devices it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<AddDevice>>,
+    /// Functions of vfio-user servers that it has from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_devices: Option<Vec<UserDeviceConfig>>,
     /// The process reaches no path from now on but what this VM and its devices
     /// need, and `landlock_rules`. It stays so when the VM is deleted.
     #[serde(default)]
@@ -77,6 +81,7 @@ impl Default for VmConfig {
             rng: None,
             vsock: None,
             devices: None,
+            user_devices: None,
             landlock_enable: false,
             landlock_rules: None,
         }
@@ -108,7 +113,6 @@ pub(super) const KNOWN: Table = &[
     ("rtc", r#"{"iommu":false,"id":null,"pci_segment":0,"pci_device_id":null}"#),
     ("sgx_epc", "null"),
     ("tpm", "null"),
-    ("user_devices", "null"),
     ("vdpa", "null"),
     ("watchdog", "false"),
 ];

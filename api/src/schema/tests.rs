@@ -8,8 +8,11 @@ use super::disk::DiskConfig;
 use super::known::Table;
 use super::machine::VmConfig;
 use super::net::NetConfig;
+use super::user_device::UserDeviceConfig;
 use super::vsock::VsockConfig;
-use super::{console, cpus, device, disk, machine, memory, net, payload, platform, rng, vsock};
+use super::{
+    console, cpus, device, disk, machine, memory, net, payload, platform, rng, user_device, vsock,
+};
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
     serde_json::from_str::<T>(body).err().expect("refused").to_string()
@@ -33,6 +36,15 @@ fn ch_remotes_add_net_passes() {
 
     assert_eq!(net, serde_json::from_str(r#"{"tap":"tap0","mac":"02:00:00:00:00:01"}"#).unwrap());
     assert_eq!((net.queue_size, net.offload_tso, net.id), (256, true, None));
+}
+
+#[test]
+fn ch_remotes_add_user_device_passes() {
+    let body = r#"{"id":"u0","pci_segment":0,"socket":"/run/u.sock"}"#;
+
+    let device: UserDeviceConfig = serde_json::from_str(body).unwrap();
+
+    assert_eq!((device.socket.to_str(), device.id.as_deref()), (Some("/run/u.sock"), Some("u0")));
 }
 
 #[test]
@@ -69,8 +81,9 @@ fn whole_configuration_at_its_defaults_passes() {
         "rng": {"src": "/dev/urandom"},
         "vsock": {"cid": 3},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
+        "user_devices": [{"socket": "/run/u.sock"}],
     });
-    let tables: [(&str, Table); 11] = [
+    let tables: [(&str, Table); 12] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
@@ -82,6 +95,7 @@ fn whole_configuration_at_its_defaults_passes() {
         ("/rng", rng::KNOWN),
         ("/vsock", vsock::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
+        ("/user_devices/0", user_device::KNOWN),
     ];
     for (pointer, table) in tables {
         let object = body.pointer_mut(pointer).and_then(Value::as_object_mut).unwrap();

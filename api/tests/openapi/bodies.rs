@@ -41,6 +41,7 @@ fn verbs() -> Vec<(&'static str, &'static str, Value)> {
         ("vm.add-disk", "DiskConfig"),
         ("vm.add-net", "NetConfig"),
         ("vm.add-vsock", "VsockConfig"),
+        ("vm.add-user-device", "UserDeviceConfig"),
         ("vm.check-device", "AddDevice"),
         ("vm.remove-device", "RemoveDevice"),
         ("vm.test-interrupt", "TestInterrupt"),

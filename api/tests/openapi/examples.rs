@@ -22,6 +22,7 @@ use api::schema::net::NetConfig;
 use api::schema::payload::PayloadConfig;
 use api::schema::platform::PlatformConfig;
 use api::schema::rng::RngConfig;
+use api::schema::user_device::UserDeviceConfig;
 use api::schema::vsock::VsockConfig;
 use serde::Serialize;
 use serde_json::{Value, to_value};
@@ -54,6 +55,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("VsockConfig", value(&config.vsock)),
         ("DiskConfig", value(&config.disks.as_ref().unwrap()[0])),
         ("NetConfig", value(&config.net.as_ref().unwrap()[0])),
+        ("UserDeviceConfig", value(&config.user_devices.as_ref().unwrap()[0])),
         ("LandlockConfig", value(&config.landlock_rules.as_ref().unwrap()[0])),
         (
             "RemoveDevice",
@@ -88,6 +90,11 @@ fn value(body: &impl Serialize) -> Value {
 
 fn ping() -> VmmPing {
     VmmPing { build_version: String::new(), version: String::new(), pid: 1, features: Vec::new() }
+}
+
+fn full_user_device() -> UserDeviceConfig {
+    let id = Some("a".to_owned());
+    UserDeviceConfig { socket: "/x".into(), id, pci_segment: 0, pci_device_id: Some(1) }
 }
 
 /// Every optional field is there, or the comparison would miss it.
@@ -142,6 +149,7 @@ fn full_config() -> VmConfig {
             pci_device_id: Some(1),
         }),
         vsock: Some(sockets()),
+        user_devices: Some(vec![full_user_device()]),
         devices: Some(vec![AddDevice {
             path: "/x".into(),
             id: Some("a".to_owned()),

@@ -9,6 +9,7 @@ use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
 use super::net::NetSpec;
 use super::rng::RngSpec;
+use super::user_device::UserDeviceSpec;
 use super::vsock::VsockSpec;
 use crate::sandbox::Grant;
 
@@ -25,6 +26,8 @@ pub enum Wanted {
     Rng(RngSpec),
     /// Sockets to programs of the host.
     Vsock(VsockSpec),
+    /// A function that another process emulates.
+    Served(UserDeviceSpec),
 }
 
 impl Wanted {
@@ -36,6 +39,7 @@ impl Wanted {
             Self::Net(spec) => spec.id.as_ref(),
             Self::Rng(spec) => spec.id.as_ref(),
             Self::Vsock(spec) => spec.id.as_ref(),
+            Self::Served(spec) => spec.id.as_ref(),
         }
     }
 
@@ -49,6 +53,7 @@ impl Wanted {
             Self::Net(spec) => Self::Net(NetSpec { id, ..spec }),
             Self::Rng(spec) => Self::Rng(RngSpec { id, ..spec }),
             Self::Vsock(spec) => Self::Vsock(VsockSpec { id, ..spec }),
+            Self::Served(spec) => Self::Served(UserDeviceSpec { id, ..spec }),
         }
     }
 
@@ -60,6 +65,7 @@ impl Wanted {
             Self::Net(_) => "_net",
             Self::Rng(_) => "_rng",
             Self::Vsock(_) => "_vsock",
+            Self::Served(_) => "_vfio_user",
         }
     }
 
@@ -71,6 +77,7 @@ impl Wanted {
             Self::Net(spec) => Path::new(&spec.tap),
             Self::Rng(spec) => &spec.source,
             Self::Vsock(_) => Path::new(NODE),
+            Self::Served(spec) => &spec.socket,
         }
     }
 
@@ -82,6 +89,7 @@ impl Wanted {
             Self::Net(spec) => Some(spec.path()),
             Self::Rng(spec) => Some(spec.path()),
             Self::Vsock(spec) => Some(spec.path()),
+            Self::Served(spec) => Some(spec.path()),
         }
     }
 
@@ -98,6 +106,7 @@ impl Wanted {
             Self::Net(spec) => (spec.segment, spec.slot),
             Self::Rng(spec) => (spec.segment, spec.slot),
             Self::Vsock(spec) => (spec.segment, spec.slot),
+            Self::Served(spec) => (spec.segment, spec.slot),
         }
     }
 
@@ -136,5 +145,11 @@ impl From<VsockSpec> for Wanted {
 impl From<NetSpec> for Wanted {
     fn from(spec: NetSpec) -> Self {
         Self::Net(spec)
+    }
+}
+
+impl From<UserDeviceSpec> for Wanted {
+    fn from(spec: UserDeviceSpec) -> Self {
+        Self::Served(spec)
     }
 }

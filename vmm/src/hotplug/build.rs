@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
+use devices::pci::Address;
 use devices::pci::bus::Reservation;
+use devices::vfio::bars::GuestSpaces;
 use devices::vfio::counters::Counter;
-use devices::vfio::function::Opened;
+use devices::vfio::function::{Opened, Passthrough};
 use devices::vfio::host::HostFunction;
+use devices::vfio::interrupts::Choices;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::progress::{Phase, Progress};
 use devices::vfio::room;
 
 use super::occupant::Occupant;
 use super::roots::Place;
-use super::{AddError, Host, own};
+use super::{AddError, Host, own, served};
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
 use crate::config::rng::RngSpec;
+use crate::config::user_device::UserDeviceSpec;
 use crate::config::vsock::VsockSpec;
 use crate::config::wanted::Wanted;
 use crate::irq::lines::Pin;
@@ -42,6 +46,8 @@ pub(super) enum What {
     Rng(RngSpec),
     /// Sockets to programs of the host.
     Vsock(VsockSpec),
+    /// A function that another process emulates.
+    Served(UserDeviceSpec),
 }
 
 impl What {
@@ -55,6 +61,7 @@ impl What {
             Self::Net(spec) => (Wanted::Net(spec.clone()), None),
             Self::Rng(spec) => (Wanted::Rng(spec.clone()), None),
             Self::Vsock(spec) => (Wanted::Vsock(spec.clone()), None),
+            Self::Served(spec) => (Wanted::Served(spec.clone()), None),
         }
     }
 }
@@ -107,6 +114,10 @@ impl Plan {
                 progress.enter(Phase::Opening);
                 own::vsock(&spec, place, &host)
             }
+            What::Served(spec) => {
+                progress.enter(Phase::Opening);
+                served::build(spec, place, &host)
+            }
         }
     }
 }
@@ -133,17 +144,41 @@ impl Passing {
         let name = on_host.name();
         let failed = |error| AddError::Open(name.to_owned(), error);
         let opened = Opened::new(group, &on_host, Arc::clone(&host.bell)).map_err(failed)?;
+        let guests = Guests { host, address, spaces };
+        let (function, relayed) = guests.finish(opened, spec.interrupts, &spec.unmapped)?;
+        Ok(Built { function: Occupant::Host(function), place, relayed })
+    }
+}
+
+/// The guest's side of a function that is open: where it goes, and what it is made with.
+pub(super) struct Guests<'a> {
+    pub(super) host: &'a Host,
+    pub(super) address: Address,
+    pub(super) spaces: GuestSpaces,
+}
+
+impl Guests<'_> {
+    /// Lends it interrupts and listens to what is said of it. BARs in `unmapped` stay
+    /// trapped. Beside the function, what the relay thread has delivered for it.
+    pub(super) fn finish(
+        self,
+        opened: Opened,
+        choices: Choices,
+        unmapped: &[u8],
+    ) -> Result<(Arc<Passthrough>, Arc<Counter>), AddError> {
+        let Self { host, address, spaces } = self;
         let vectors = host.relay.lend(opened.abilities().vectors());
         let relayed = vectors.relayed();
         let line = opened.pin().map(|pin| {
             let pin = Pin::of(Arc::clone(&host.vm), address.slot, pin);
             Box::new(pin) as Box<dyn devices::irq::Line>
         });
-        let guests = (Box::new(vectors) as Box<_>, line, spec.interrupts);
-        let function = Arc::new(opened.finish(spaces, guests, &spec.unmapped));
+        let guests = (Box::new(vectors) as Box<_>, line, choices);
+        let function = Arc::new(opened.finish(spaces, guests, unmapped));
         for descriptor in function.notices().descriptors() {
-            host.notices.add_edges(descriptor, Source::Devices).map_err(failed)?;
+            let watched = host.notices.add_edges(descriptor, Source::Devices);
+            watched.map_err(|error| AddError::Open(function.name().to_owned(), error))?;
         }
-        Ok(Built { function: Occupant::Host(function), place, relayed })
+        Ok((function, relayed))
     }
 }

@@ -9,6 +9,7 @@ use devices::pci::bus::SlotError;
 use devices::vfio::host::HostError;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::room::NoRoom;
+use devices::vfio::user::ServerError;
 use devices::virtio::block::OpenError;
 use devices::virtio::net::TapError;
 use devices::virtio::vsock::VsockError;
@@ -49,6 +50,9 @@ pub enum AddError {
     /// The tap of a network card.
     #[error("cannot use the tap {0}")]
     Tap(String, #[source] TapError),
+    /// The server that emulates a function.
+    #[error("cannot use the vfio-user server at {}", .0.display())]
+    Server(PathBuf, #[source] ServerError),
     /// Where random numbers come from.
     #[error("cannot take random numbers from {}", .0.display())]
     Source(PathBuf, #[source] io::Error),
@@ -109,6 +113,7 @@ impl AddError {
             Self::Source(_, error) => open_class(error),
             Self::Tap(_, error) => tap_class(error),
             Self::Vsock(error) => vsock_class(error),
+            Self::Server(_, error) => server_class(error),
             Self::Open(..) | Self::Queues(_) | Self::Worker(_) => {
                 (Status::Internal, code::DEVICE_HOST_FAILED)
             }
@@ -176,6 +181,20 @@ fn vsock_class(error: &VsockError) -> (Status, &'static str) {
         VsockError::Absent(_) | VsockError::Open(_) | VsockError::Refused(_) => {
             (Status::Internal, code::DEVICE_HOST_FAILED)
         }
+    }
+}
+
+fn server_class(error: &ServerError) -> (Status, &'static str) {
+    match error {
+        ServerError::NotShared(_) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
+        ServerError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => {
+            (Status::BadRequest, code::DEVICE_IN_USE)
+        }
+        ServerError::Connect(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            (Status::BadRequest, code::DEVICE_BAD_PATH)
+        }
+        ServerError::Connect(error) => open_class(error),
+        ServerError::Greet(_) | ServerError::Lend(_) => (Status::Internal, code::DEVICE_BROKEN),
     }
 }
 

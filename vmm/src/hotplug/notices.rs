@@ -49,7 +49,9 @@ impl Bay {
     /// Hears what is said of one device, if the guest has it.
     pub(super) fn hear(&mut self, id: &DeviceId) {
         let Some(device) = self.devices.get_mut(id) else { return };
-        let Some(function) = device.function().and_then(|function| function.host()) else { return };
+        let Some(function) = device.function().and_then(|function| function.passthrough()) else {
+            return;
+        };
         let (said, news) = (function.notices().take(), function.health().take_news());
         let name = function.name().to_owned();
         for news in &news {

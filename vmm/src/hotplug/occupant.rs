@@ -8,6 +8,8 @@ use devices::vfio::function::Passthrough;
 use devices::vfio::interrupts::{FireError, View};
 use devices::virtio::function::Function;
 
+use super::served::Served;
+
 /// A device that the guest has, or had until now.
 #[derive(Clone)]
 pub(super) enum Occupant {
@@ -15,6 +17,8 @@ pub(super) enum Occupant {
     Host(Arc<Passthrough>),
     /// One of ours.
     Own(Arc<Own>),
+    /// One that another process emulates.
+    Served(Arc<Served>),
 }
 
 /// A device of ours, with the threads that serve it.
@@ -29,13 +33,15 @@ impl Occupant {
         match self {
             Self::Host(function) => Arc::clone(function) as _,
             Self::Own(own) => Arc::clone(&own.function) as _,
+            Self::Served(served) => Arc::clone(&served.function) as _,
         }
     }
 
-    /// The host's function, if it is one.
-    pub(super) fn host(&self) -> Option<&Arc<Passthrough>> {
+    /// The function that is handed on, if it is one: the host's, or a server's.
+    pub(super) fn passthrough(&self) -> Option<&Arc<Passthrough>> {
         match self {
             Self::Host(function) => Some(function),
+            Self::Served(served) => Some(&served.function),
             Self::Own(_) => None,
         }
     }
@@ -43,7 +49,7 @@ impl Occupant {
     /// The device of ours, if it is one.
     pub(super) fn own(&self) -> Option<&Arc<Own>> {
         match self {
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Served(_) => None,
             Self::Own(own) => Some(own),
         }
     }
@@ -52,6 +58,7 @@ impl Occupant {
     pub(super) fn counters(&self) -> Vec<(&'static str, u64)> {
         match self {
             Self::Host(function) => function.counters().list().to_vec(),
+            Self::Served(served) => served.function.counters().list().to_vec(),
             Self::Own(own) => own.function.counters(),
         }
     }
@@ -60,6 +67,7 @@ impl Occupant {
     pub(super) fn interrupts(&self) -> View {
         match self {
             Self::Host(function) => function.interrupts().view(),
+            Self::Served(served) => served.function.interrupts().view(),
             Self::Own(own) => own.function.interrupts(),
         }
     }
@@ -68,6 +76,7 @@ impl Occupant {
     pub(super) fn fire(&self, vector: u16) -> Result<(), FireError> {
         match self {
             Self::Host(function) => function.interrupts().fire(vector),
+            Self::Served(served) => served.function.interrupts().fire(vector),
             Self::Own(own) if own.function.fire(vector) => Ok(()),
             Self::Own(_) => Err(FireError::Off(vector)),
         }
@@ -79,12 +88,13 @@ impl Occupant {
         match self {
             Self::Host(function) => drop(last(function)),
             Self::Own(own) => drop(last(own)),
+            Self::Served(served) => last(served).close(),
         }
     }
 }
 
 /// What is left when all others have let go.
-fn last<T>(shared: Arc<T>) -> T {
+pub(super) fn last<T>(shared: Arc<T>) -> T {
     let mut shared = shared;
     loop {
         match Arc::try_unwrap(shared) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use devices::pci::Address;
 use devices::vfio::resets::{self, Step};
 
-use super::occupant::Own;
+use super::occupant::{Occupant, Own};
 use super::{Bay, Device, Finished, Stage};
 use crate::config::device::DeviceId;
 use crate::events::Poster;
@@ -34,7 +34,7 @@ impl Bay {
         for address in self.asked_for() {
             self.leave(address);
         }
-        let hosts = self.devices.values().filter_map(|device| device.function()?.host());
+        let hosts = self.devices.values().filter_map(|device| device.function()?.passthrough());
         let functions = hosts.map(Arc::clone);
         let steps = resets::steps(&functions.collect::<Vec<_>>());
         let present = self.devices.iter().filter(|(_, device)| device.function().is_some());
@@ -75,7 +75,10 @@ impl Bay {
 
     fn begin_step(&mut self, step: &Arc<Step>) {
         let names = step.names();
-        let named = |d: &Device| d.function.as_ref().is_some_and(|f| names.contains(&f.name()));
+        let named = |device: &Device| {
+            let function = device.function().and_then(Occupant::passthrough);
+            function.is_some_and(|function| names.contains(&function.name()))
+        };
         let whose = self.devices.iter().filter(|(_, device)| named(device));
         let ids: Vec<DeviceId> = whose.map(|(id, _)| id.clone()).collect();
         let (of, on_worker, finished) = (ids.clone(), Arc::clone(step), self.finished.clone());

@@ -30,7 +30,7 @@ impl Bay {
     /// How each device that the guest has would be reset now, and was.
     fn resets(&self) -> BTreeMap<&DeviceId, DeviceReset> {
         let present =
-            self.devices.iter().filter_map(|(id, d)| Some((id, &**d.function()?.host()?)));
+            self.devices.iter().filter_map(|(id, d)| Some((id, &**d.function()?.passthrough()?)));
         let (ids, functions): (Vec<_>, Vec<&Passthrough>) = present.unzip();
         let resets = resets::methods(&functions).into_iter().zip(&functions);
         let each = resets.map(|(method, function)| reset(method, &function.health().condition()));
@@ -76,7 +76,7 @@ impl Device {
             since_ms: ms(self.since),
             wanted_back_ms: self.heard.wanted.and_then(ms),
             host_errors: Some(self.heard.errors).filter(|errors| *errors > 0),
-            failure: self.function().and_then(|f| f.host()?.health().condition().failure),
+            failure: self.function().and_then(|f| f.passthrough()?.health().condition().failure),
             reset: None,
             progress: self.progress(),
         }

@@ -5,6 +5,7 @@ use api::request::{Answer, Response};
 use api::schema::device::{AddDevice, RemoveDevice};
 use api::schema::disk::DiskConfig;
 use api::schema::net::NetConfig;
+use api::schema::user_device::UserDeviceConfig;
 use api::schema::vsock::VsockConfig;
 
 use super::{Error, Verb, Vm, Vmm};
@@ -12,6 +13,7 @@ use crate::config::VmSpec;
 use crate::config::device::{DeviceError, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
+use crate::config::user_device::UserDeviceSpec;
 use crate::config::vsock::VsockSpec;
 use crate::config::wanted::Wanted;
 use crate::hotplug::{AddError, PlaceError, Removal};
@@ -38,6 +40,11 @@ impl Vmm {
     /// The same with sockets to the host.
     pub fn add_vsock(&mut self, body: VsockConfig, reply: Reply) {
         self.add(VsockSpec::try_from(body).map(Wanted::Vsock), reply);
+    }
+
+    /// The same with a function that another process emulates.
+    pub fn add_user_device(&mut self, body: UserDeviceConfig, reply: Reply) {
+        self.add(UserDeviceSpec::try_from(body).map(Wanted::Served), reply);
     }
 
     fn add(&mut self, wanted: Result<Wanted, DeviceError>, reply: Reply) {

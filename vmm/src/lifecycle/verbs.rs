@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     AddNet,
     /// `vm.add-vsock`.
     AddVsock,
+    /// `vm.add-user-device`.
+    AddUserDevice,
     /// `vm.remove-device`.
     RemoveDevice,
     /// `vm.check-device`.
@@ -146,6 +148,7 @@ impl Verb {
             Request::AddDisk(_) => Self::AddDisk,
             Request::AddNet(_) => Self::AddNet,
             Request::AddVsock(_) => Self::AddVsock,
+            Request::AddUserDevice(_) => Self::AddUserDevice,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
             Request::Interrupts(_) => Self::Interrupts,
@@ -176,7 +179,9 @@ impl Verb {
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
             Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
             Self::AddDevice | Self::AddDisk | Self::AddNet
-            | Self::AddVsock | Self::RemoveDevice => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
+            | Self::AddVsock
+            | Self::AddUserDevice
+            | Self::RemoveDevice                  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
             Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Interrupts | Self::TestInterrupt=> [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
             Self::Nmi | Self::PowerButton         => [No,  No,     No,      YES,    YES,    YES,   No,       No,      No],
@@ -198,7 +203,7 @@ impl Verb {
             Self::Info => "cannot show the VM",
             Self::Counters => "cannot count",
             Self::Events => "cannot show events",
-            Self::AddDevice | Self::CheckDevice => "cannot add the device",
+            Self::AddDevice | Self::AddUserDevice | Self::CheckDevice => "cannot add the device",
             Self::AddDisk => "cannot add the disk",
             Self::AddNet => "cannot add the network card",
             Self::AddVsock => "cannot add the vsock",
@@ -304,6 +309,7 @@ pub(super) mod tests {
             Request::AddDisk(serde_json::from_str(r#"{"path":"/nowhere"}"#).unwrap()),
             Request::AddNet(serde_json::from_str(r#"{"tap":"lo"}"#).unwrap()),
             Request::AddVsock(serde_json::from_str(r#"{"cid":3}"#).unwrap()),
+            Request::AddUserDevice(serde_json::from_str(r#"{"socket":"/nowhere"}"#).unwrap()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),
             Request::Interrupts(None),

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 
 use devices::memory::{Backing, RamRange, Window, Windows};
@@ -164,6 +164,7 @@ fn map(size: u64, wanted: Backings) -> io::Result<MmapRegion<()>> {
     let file = if wanted.shared || wanted.hugepage.is_some() {
         let file = memfd(wanted.hugepage)?;
         file.set_len(size)?;
+        seal(&file)?;
         Some(FileOffset::new(file, 0))
     } else {
         None
@@ -194,13 +195,23 @@ fn memfd(hugepage: Option<u64>) -> io::Result<File> {
         Some(size) => libc::MFD_HUGETLB | size.trailing_zeros() << libc::MFD_HUGE_SHIFT,
         None => 0,
     };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string.
-    let fd = unsafe { libc::memfd_create(c"hotbay-ram".as_ptr(), libc::MFD_CLOEXEC | huge) };
+    let fd = unsafe { libc::memfd_create(c"hotbay-ram".as_ptr(), flags | huge) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is new and nobody else's.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Keeps its size as it is: whoever is handed the file could cut it off under us.
+#[expect(unsafe_code, reason = "fcntl has no safe wrapper")]
+fn seal(file: &File) -> io::Result<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: the arguments are numbers.
+    let failed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[expect(unsafe_code, reason = "madvise has no safe wrapper")]
@@ -229,6 +240,18 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn file_of_shared_memory_keeps_its_size() {
+        let file = memfd(None).unwrap();
+        file.set_len(2 << 20).unwrap();
+        seal(&file).unwrap();
+
+        for size in [0, 4 << 20] {
+            let refused = file.set_len(size).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{size}");
+        }
+    }
 
     #[test]
     fn memory_past_the_hole_goes_on_at_4_gib() {

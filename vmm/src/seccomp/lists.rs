@@ -89,7 +89,8 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Rng => vec![COMMON],
         Kind::Net => vec![PACKETS, COMMON],
         Kind::Vsock => vec![VHOST_QUEUES, COMMON],
-        // A superset of those four, whose threads it starts.
+        Kind::Carrier => vec![MESSAGES, COMMON],
+        // A superset of those five, whose threads it starts.
         Kind::Worker => {
             vec![
                 COMMON,
@@ -100,6 +101,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 STORAGE,
                 PACKETS,
                 VHOST_QUEUES,
+                MESSAGES,
                 THREADS,
             ]
         }
@@ -115,6 +117,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 STORAGE,
                 PACKETS,
                 VHOST_QUEUES,
+                MESSAGES,
                 THREADS,
                 WAIT,
                 CONNECTIONS,
@@ -292,6 +295,14 @@ const VHOST_QUEUES: &[Call] = &[
     ]),
 ];
 
+/// Messages to a vfio-user server and from it, and files that it sends unasked.
+const MESSAGES: &[Call] = &[
+    call(libc::SYS_poll),
+    call(libc::SYS_sendmsg),
+    call(libc::SYS_recvmsg),
+    call(libc::SYS_close),
+];
+
 /// Opening, inspecting and closing devices, and mapping RAM for them.
 const BUILD: &[Call] = &[
     call(libc::SYS_openat),
@@ -310,7 +321,12 @@ const BUILD: &[Call] = &[
     // Reading RLIMIT_MEMLOCK before RAM is pinned: no new limit is given.
     one_of(libc::SYS_prlimit64, 2, &[0]),
     DESCRIPTOR_FLAGS,
+    // A connection to a vfio-user server, which waits for no longer than it says.
+    one_of(libc::SYS_socket, 0, &[constant(libc::AF_UNIX)]),
+    one_of(libc::SYS_setsockopt, 2, &[constant(libc::SO_SNDTIMEO)]),
+    call(libc::SYS_connect),
     ioctls(&[
+        FIONBIO,
         VFIO_GET_API_VERSION,
         VFIO_CHECK_EXTENSION,
         VFIO_SET_IOMMU,

@@ -108,6 +108,8 @@ const NET: Option<&str> = Some(
 /// ch-remote's always names a Unix socket.
 const USERSPACE_VSOCK: Option<&str> = Some(r#"{"pci_segment":0,"cid":3,"socket":"/run/v.sock"}"#);
 
+const USER_DEVICE: Option<&str> = Some(r#"{"id":"u0","pci_segment":0,"socket":"/nowhere/u.sock"}"#);
+
 pub const SESSION: &[Step] = &[
     // There is no VM.
     json("GET vmm.ping", r#""features":["#),
@@ -126,6 +128,7 @@ pub const SESSION: &[Step] = &[
     no("PUT vm.add-net", NET, NO_VM),
     no("PUT vm.add-vsock", Some(r#"{"pci_segment":0,"cid":3}"#), NO_VM),
     no("PUT vm.add-vsock", USERSPACE_VSOCK, (400, "api.not-offered")),
+    no("PUT vm.add-user-device", USER_DEVICE, NO_VM),
     no("PUT vm.remove-device", GPU, NO_VM),
     // What hotbay does not have says so, VM or not.
     absent(
@@ -137,7 +140,6 @@ pub const SESSION: &[Step] = &[
         r#"{"pci_segment":0,"socket":"/run/g.sock","queue_sizes":[1024],"device_type":26}"#,
     ),
     absent("PUT vm.add-pmem", r#"{"pci_segment":0,"file":"/p.img","discard_writes":false}"#),
-    absent("PUT vm.add-user-device", r#"{"id":"u0","pci_segment":0,"socket":"/run/u.sock"}"#),
     absent("PUT vm.add-vdpa", r#"{"pci_segment":0,"path":"/dev/vhost-vdpa-0","num_queues":1}"#),
     absent("PUT vm.resize", r#"{"desired_vcpus":4,"desired_ram":null,"desired_balloon":null}"#),
     absent("PUT vm.resize-disk", r#"{"id":"disk0","desired_size":1073741824}"#),
@@ -178,6 +180,7 @@ pub const SESSION: &[Step] = &[
     json("GET vm.counters", "{"),
     no("PUT vm.add-device", NOWHERE, (404, "device.bad-path")),
     no("PUT vm.add-disk", DISK, (404, "device.bad-path")),
+    no("PUT vm.add-user-device", USER_DEVICE, (400, "device.bad-request")),
     no("PUT vm.remove-device", GPU, (404, "device.not-found")),
     done("PUT vm.power-button", None),
     done("PUT vm.reboot", None),

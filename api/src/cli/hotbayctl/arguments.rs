@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::super::Misuse;
-use super::super::hotbay::{device, disk, net, vsock};
+use super::super::hotbay::{device, disk, net, user_device, vsock};
 use super::foreign::Theirs;
 use super::show::Show;
 use crate::request::Request;
@@ -78,6 +78,11 @@ pub(super) enum Ours {
     AddVsock {
         /// cid=N,id=NAME,pci_segment=N,pci_device_id=N
         vsock_config: String,
+    },
+    /// Give the guest a function that another process emulates (vfio-user)
+    AddUserDevice {
+        /// socket=PATH,id=NAME,pci_segment=N,pci_device_id=N
+        device_config: String,
     },
     /// Boot the created VM
     Boot,
@@ -160,7 +165,8 @@ impl Ours {
             Self::AddDevice { .. }
             | Self::AddDisk { .. }
             | Self::AddNet { .. }
-            | Self::AddVsock { .. } => Show::Added,
+            | Self::AddVsock { .. }
+            | Self::AddUserDevice { .. } => Show::Added,
             Self::Boot
             | Self::CheckDevice { .. }
             | Self::Create { .. }
@@ -187,6 +193,9 @@ impl Ours {
             Self::AddNet { net_config } => Request::AddNet(net("add-net", &net_config)?),
             Self::AddVsock { vsock_config } => {
                 Request::AddVsock(vsock("add-vsock", &vsock_config)?)
+            }
+            Self::AddUserDevice { device_config } => {
+                Request::AddUserDevice(user_device("add-user-device", &device_config)?)
             }
             Self::Boot => Request::Boot,
             Self::CheckDevice { device_config } => {

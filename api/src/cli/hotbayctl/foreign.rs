@@ -26,11 +26,6 @@ pub(super) enum Theirs {
         /// file=PATH,size=BYTES,id=NAME,...
         pmem_config: String,
     },
-    /// Add a device of a vfio-user server (not offered by hotbay)
-    AddUserDevice {
-        /// socket=PATH,id=NAME,pci_segment=N
-        device_config: String,
-    },
     /// Add a vDPA device (not offered by hotbay)
     AddVdpa {
         /// path=/dev/vhost-vdpa-N,id=NAME,...
@@ -101,9 +96,6 @@ pub(super) fn wire(verb: Theirs) -> Result<Wire, Misuse> {
             ("vm.add-generic-vhost-user", any("add-generic-vhost-user", &text)?)
         }
         Theirs::AddPmem { pmem_config } => ("vm.add-pmem", any("add-pmem", &pmem_config)?),
-        Theirs::AddUserDevice { device_config } => {
-            ("vm.add-user-device", any("add-user-device", &device_config)?)
-        }
         Theirs::AddVdpa { vdpa_config } => ("vm.add-vdpa", any("add-vdpa", &vdpa_config)?),
         Theirs::Coredump { coredump_config: url } => {
             ("vm.coredump", url_as("destination_url", url))

@@ -112,6 +112,10 @@ fn answer(request: &Request) -> Answer {
             id: vsock.id.clone().unwrap_or_default(),
             bdf: "0000:00:04.0".to_owned(),
         })),
+        Request::AddUserDevice(device) => Ok(Response::Added(PciDeviceInfo {
+            id: device.id.clone().unwrap_or_default(),
+            bdf: "0000:00:04.0".to_owned(),
+        })),
         Request::RemoveDevice(device) => Err(Fault::plain(
             Status::NotFound,
             code::DEVICE_NOT_FOUND,

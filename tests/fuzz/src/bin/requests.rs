@@ -15,6 +15,7 @@ use vmm::config::device::DeviceSpec;
 use vmm::config::disk::DiskSpec;
 use vmm::config::net::NetSpec;
 use vmm::config::vsock::VsockSpec;
+use vmm::config::user_device::UserDeviceSpec;
 
 fuzz_target!(|input: &[u8]| {
     let mut draw = Draw::new(input);
@@ -60,6 +61,11 @@ fn understood(request: &Request) {
         }
         Request::AddVsock(vsock) => {
             if let Err(error) = VsockSpec::try_from(vsock.clone()) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+        Request::AddUserDevice(device) => {
+            if let Err(error) = UserDeviceSpec::try_from(device.clone()) {
                 assert!(!error.to_string().is_empty());
             }
         }

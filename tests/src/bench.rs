@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::emulator::register;
 use crate::error::{Error, Result, ensure, same};
 use crate::registers::Msix;
 use crate::registers::msix::Message;
@@ -32,6 +33,8 @@ pub const IGB_QUEUES: [u16; 4] = [1, 2, 3, 4];
 pub enum Stimulus {
     /// The hardware: the guest sets a cause in the igb's EICS.
     Igb,
+    /// The function itself: the guest writes a register of our emulator's.
+    Emulator,
     /// VFIO's loopback: `vm.test-interrupt`.
     Loopback,
 }
@@ -115,6 +118,10 @@ impl<'v> Bench<'v> {
             Stimulus::Igb => {
                 let function = &self.msix.function;
                 function.write32(&mut self.vm.guest, 0, igb::CAUSE_SET, 1 << number)
+            }
+            Stimulus::Emulator => {
+                let function = &self.msix.function;
+                function.write32(&mut self.vm.guest, 0, register::FIRE, number.into())
             }
             Stimulus::Loopback => {
                 let body = json!({ "id": self.id, "vector": number });

@@ -51,6 +51,7 @@ const TESTS: &[&str] = &[
     "evidence",
     "artifacts",
     "counts",
+    "emulator",
     "resends",
     "events",
     "host",

@@ -18,7 +18,14 @@ use super::connection::meet;
 use super::ram::{Memory, check_shared};
 use super::wire::{Command, DMA_READ, DMA_WRITE, HEADER, Header, MOST_DATA, bytes, region_access};
 use super::*;
-use crate::vfio::health::{Health, News};
+use crate::memory::{Backing, Window, Windows};
+use crate::pci::Function;
+use crate::pci::bar::Apertures;
+use crate::vfio::bars::GuestSpaces;
+use crate::vfio::function::{Opened, Passthrough};
+use crate::vfio::health::{Condition, Health, News};
+use crate::vfio::interrupts::{Choices, testing::NoVectors};
+use crate::vfio::resets::{Method, methods, steps};
 use crate::vfio::sys::device::SET_IRQS;
 use crate::vfio::sys::file::DeviceFile;
 use crate::vfio::sys::socket::{Socket, wait};
@@ -375,4 +382,114 @@ fn ram_that_is_not_lent_any_more_is_not_served() {
     assert_eq!(ram.serve(DMA_READ, &body), Err(libc::EFAULT));
     let written = memory().write_slice(&[1], GuestAddress(RAM - 1));
     assert!(written.is_ok(), "it is RAM all the same");
+}
+
+/// A server of a function that has only configuration space, and can be reset.
+fn plain_function(got: &Got) -> Vec<u8> {
+    let asked: Vec<u32> = wire::words(&got.body).collect();
+    let body = match got.header.command {
+        4 => bytes(&[16, 3, 9, 5]),
+        5 => {
+            let size = if asked[2] == 7 { 256 } else { 0 };
+            bytes(&[32, 3, asked[2], 0, size, 0, 0, 0])
+        }
+        7 => bytes(&[16, 1, asked[2], 0]),
+        9 => [&got.body[..], &vec![0x5a; usize::try_from(asked[3]).unwrap()]].concat(),
+        10 => got.body[..16].to_vec(),
+        _ => return agreeable(got, "{}"),
+    };
+    got.header.reply(body.len()).message(&body)
+}
+
+/// The function of a server, as a guest has it.
+fn function(scene: &Scene) -> Arc<Passthrough> {
+    let (server, lent) = Server::greet(&scene.connection).unwrap();
+    let bell = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let opened = Opened::served(server, lent, "/run/u.sock", bell).unwrap();
+    let spaces = GuestSpaces {
+        memory: Arc::default(),
+        io: Arc::default(),
+        windows: Arc::new(NoWindows),
+        apertures: Apertures { io: 0..0, mem32: 0..0, mem64: 0..0 },
+    };
+    Arc::new(opened.finish(spaces, (Box::new(NoVectors), None, Choices::default()), &[]))
+}
+
+/// There is no BAR to map.
+struct NoWindows;
+
+impl Windows for NoWindows {
+    fn open(&self, _guest: u64, _backing: Backing) -> io::Result<Box<dyn Window>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// A register that is the device's own: behind the header, in no capability.
+const OWN: u16 = 0x80;
+
+#[test]
+fn function_of_a_server_answers_and_is_reset_as_any_other() {
+    let scene = Scene::answering(plain_function);
+    let function = function(&scene);
+
+    let mut read = [0; 4];
+    function.read_config(OWN, &mut read);
+    assert_eq!(read, [0x5a; 4]);
+    assert_eq!(methods(&[&function]), [Method::Alone("vfio-user".to_owned())]);
+    for step in steps(&[Arc::clone(&function)]) {
+        step.quiesce().unwrap();
+        step.reset().unwrap();
+    }
+
+    let fine = Condition { failure: None, last_reset: Some(Ok(())) };
+    assert_eq!(function.health().condition(), fine);
+}
+
+#[test]
+fn reset_of_a_function_whose_server_is_lost_fails_and_it_stays_broken() {
+    let scene = Scene::answering(|got| match got.header.command {
+        // What it should never say.
+        13 => vec![0xff; 16],
+        _ => plain_function(got),
+    });
+    let function = function(&scene);
+
+    for _ in 0..2 {
+        for step in steps(&[Arc::clone(&function)]) {
+            assert!(step.reset().is_err());
+        }
+        let Condition { failure, last_reset } = function.health().condition();
+        assert!(failure.is_some_and(|why| why.contains("no message")));
+        assert!(last_reset.is_some_and(|last| last.is_err()));
+    }
+    let mut read = [0; 4];
+    function.read_config(OWN, &mut read);
+    assert_eq!(read, [0xff; 4]);
+    function.write_config(OWN, &[0; 4]);
+}
+
+#[test]
+fn regions_and_answers_that_make_no_sense_make_no_function() {
+    type Spoil = fn(&Got) -> Option<Vec<u32>>;
+    let scripts: [(&str, Spoil); 4] = [
+        ("no PCI function", |got| (got.header.command == 4).then(|| vec![16, 0, 9, 5])),
+        ("something else", |got| (got.header.command == 4).then(|| vec![16, 3])),
+        ("something else", |got| (got.header.command == 5).then(|| vec![32, 3, 99, 0, 0, 0, 0, 0])),
+        ("bytes", |got| {
+            let size = [0, 1 << 9];
+            (got.header.command == 5).then(|| [&[32, 3, 0, 0][..], &size, &[0, 0]].concat())
+        }),
+    ];
+    for (expected, script) in scripts {
+        let scene = Scene::answering(move |got| match script(got) {
+            Some(words) => got.header.reply(words.len() * 4).message(&bytes(&words)),
+            None => plain_function(got),
+        });
+        let (server, lent) = Server::greet(&scene.connection).unwrap();
+        let bell = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+
+        let refused = Opened::served(server, lent, "/run/u.sock", bell).err().unwrap();
+
+        assert!(refused.to_string().contains(expected), "{expected}: {refused}");
+    }
 }

@@ -112,6 +112,7 @@ impl Client {
             | Request::Shutdown
             | Request::Reboot
             | Request::Pause
+            | Request::Resize(_)
             | Request::Resume
             | Request::Nmi
             | Request::PowerButton

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 
+use crate::schema::balloon::VmResize;
 use crate::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
 use crate::schema::disk::DiskConfig;
 use crate::schema::events::{Events, Follow};
@@ -41,6 +42,8 @@ pub enum Request {
     AddVsock(VsockConfig),
     /// `vm.add-user-device`: give the guest a function that another process emulates.
     AddUserDevice(UserDeviceConfig),
+    /// `vm.resize`: put RAM into the guest's balloon, or take it out.
+    Resize(VmResize),
     /// `vm.check-device`: would that be refused, and why?
     CheckDevice(AddDevice),
     /// `vm.remove-device`: take it back, in agreement with the guest.

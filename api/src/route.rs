@@ -50,6 +50,7 @@ pub const ROUTES: &[Route] = &[
     json("vm.add-net", |body| read(body).map(Request::AddNet)),
     json("vm.add-vsock", |body| read(body).map(Request::AddVsock)),
     json("vm.add-user-device", |body| read(body).map(Request::AddUserDevice)),
+    json("vm.resize", |body| read(body).map(Request::Resize)),
     json("vm.check-device", |body| read(body).map(Request::CheckDevice)),
     json("vm.remove-device", |body| read(body).map(Request::RemoveDevice)),
     bare(Method::Put, "vm.shutdown", || Request::Shutdown),
@@ -121,6 +122,11 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// `vm.resize` with a body that is sent as it is, for the server to judge.
+    pub fn resize(body: String) -> Self {
+        Self { method: Method::Put, path: format!("{PREFIX}vm.resize"), body: Some(body) }
+    }
+
     /// `vm.create` with a body that is sent as it is, for the server to judge.
     pub fn create(body: String) -> Self {
         Self { method: Method::Put, path: format!("{PREFIX}vm.create"), body: Some(body) }
@@ -149,6 +155,7 @@ pub fn write(request: &Request) -> serde_json::Result<Wire> {
         Request::AddNet(body) => ("vm.add-net", Some(text(body)?)),
         Request::AddVsock(body) => ("vm.add-vsock", Some(text(body)?)),
         Request::AddUserDevice(body) => ("vm.add-user-device", Some(text(body)?)),
+        Request::Resize(body) => ("vm.resize", Some(text(body)?)),
         Request::CheckDevice(body) => ("vm.check-device", Some(text(body)?)),
         Request::RemoveDevice(body) => ("vm.remove-device", Some(text(body)?)),
         Request::Shutdown => ("vm.shutdown", None),

@@ -5,6 +5,7 @@
 //! hotbay does not act on is accepted at its default value and refused, by
 //! name, at any other: nothing is silently ignored ([`known`]).
 
+pub mod balloon;
 pub mod console;
 pub mod cpus;
 pub mod device;
@@ -39,6 +40,8 @@ pub const NOT_ACTED_ON: &[(&str, known::Table)] = &[
     ("UserDeviceConfig", user_device::KNOWN),
     ("RngConfig", rng::KNOWN),
     ("VsockConfig", vsock::KNOWN),
+    ("BalloonConfig", balloon::KNOWN),
+    ("VmResize", balloon::RESIZE_KNOWN),
 ];
 
 #[cfg(test)]

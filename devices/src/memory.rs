@@ -43,6 +43,17 @@ pub trait Windows: Send + Sync {
 /// A mapping made by [`Windows::open`]; dropping it takes it out of the guest.
 pub trait Window: Send {}
 
+/// Guest RAM that the guest does without.
+pub trait Surplus: Send + Sync {
+    /// Gives `size` bytes from guest-physical address `guest` on back to the host: they read as
+    /// zeros next. False if they stay, because a device has RAM mapped, and would go on to
+    /// reach the pages that had been there.
+    ///
+    /// # Errors
+    /// They are not whole pages of RAM, or the kernel's.
+    fn give_back(&self, guest: u64, size: u64) -> io::Result<bool>;
+}
+
 /// Makes guest RAM resident, so that pinning it finds its pages there.
 pub trait Warmth: Send + Sync {
     /// Faults every page of `range` in. Asks `give_up` again and again, after

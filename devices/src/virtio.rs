@@ -16,6 +16,7 @@
 //! without a worker, and its worker starts it, stops it, and signals for it ([`Backend`]).
 
 mod backend;
+pub mod balloon;
 pub mod block;
 pub mod chain;
 mod desk;
@@ -36,6 +37,7 @@ mod worker;
 pub use backend::{Backend, Events};
 pub use worker::Worker;
 
+use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use chain::Buffers;
@@ -58,7 +60,13 @@ pub trait Device: Send + Sync {
     fn queues(&self) -> &[u16];
 
     /// Its configuration (2.5), little-endian; what lies past its end reads as zeros.
-    fn configuration(&self) -> &[u8];
+    fn configuration(&self) -> Cow<'_, [u8]>;
+
+    /// The driver writes `data` at `offset` of the configuration. On a vCPU.
+    fn configure(&self, _offset: u64, _data: &[u8]) {}
+
+    /// What its driver has told it counts no more: the device has been reset.
+    fn forget(&self) {}
 
     /// Queue `queue` is served from now on, for a driver that has agreed to `features`. On
     /// its worker.

@@ -33,6 +33,7 @@ use crate::kvm::vfio::VfioDevice;
 use crate::kvm::{self, Irqchips, Kvm};
 use crate::machine::{Machine, Serial};
 use crate::memory::ram::{self, Ram};
+use crate::memory::surplus::Surplus;
 use crate::memory::warmth::Warmth;
 use crate::memory::{layout, slots, windows};
 use crate::monitor::Monitor;
@@ -143,8 +144,10 @@ fn host(
 ) -> Result<Host, Error> {
     let watch = Arc::new(VfioDevice::new(Arc::clone(vm)));
     let routes = Arc::new(Routes::new(Arc::clone(vm)));
+    let iommu = Arc::new(Iommu::new(ram.ranges(), Arc::clone(&warmth) as _, watch));
     let host = Host {
-        iommu: Arc::new(Iommu::new(ram.ranges(), warmth, watch)),
+        surplus: Arc::new(Surplus::new(ram.memory(), warmth, Arc::clone(&iommu))),
+        iommu,
         relay: Arc::new(Relay::start(routes, Arc::clone(reports.filters))?),
         memory_slots,
         vm: Arc::clone(vm),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use api::schema::balloon::BalloonConfig;
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::AddDevice;
@@ -21,6 +22,7 @@ use crate::boot::Payload;
 use crate::memory::ram::{Backings, Prefault};
 use crate::sandbox::Grant;
 
+pub mod balloon;
 pub mod device;
 pub mod disk;
 pub mod net;
@@ -30,6 +32,7 @@ pub mod user_device;
 pub mod vsock;
 pub mod wanted;
 
+use self::balloon::BalloonSpec;
 use self::device::{DeviceError, DeviceSpec, NoSegment};
 use self::disk::DiskSpec;
 use self::net::NetSpec;
@@ -122,6 +125,9 @@ pub enum SpecError {
     /// One of its devices.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// They cannot be given back in parts.
+    #[error("a balloon gives back pages of 4 KiB, and hugepages are larger: leave one of them out")]
+    BalloonOfHugepages,
     /// Rules of nothing.
     #[error("landlock_rules are given, but Landlock is not asked for: set landlock_enable")]
     RulesWithoutLandlock,
@@ -146,6 +152,7 @@ impl TryFrom<VmConfig> for VmSpec {
             net,
             rng,
             vsock,
+            balloon,
             devices,
             user_devices,
             landlock_enable,
@@ -159,14 +166,16 @@ impl TryFrom<VmConfig> for VmSpec {
             | ConsoleMode::Socket) => return Err(SpecError::Console(mode)),
         }
         let segments = segments(&platform.unwrap_or_default())?;
+        let memory: Backings = memory.try_into()?;
+        let balloon = balloon.map(|body| self::balloon(body, memory)).transpose()?;
         Ok(Self {
             vcpus: vcpus(&cpus)?,
             segments,
-            memory: memory.try_into()?,
+            memory,
             payload: payload.map(TryInto::try_into).transpose()?,
             serial: serial.try_into()?,
             devices: wanted(
-                (disks.unwrap_or_default(), net.unwrap_or_default(), rng, vsock),
+                (disks.unwrap_or_default(), net.unwrap_or_default(), (rng, vsock, balloon)),
                 (devices.unwrap_or_default(), user_devices.unwrap_or_default()),
                 segments,
             )?,
@@ -181,14 +190,22 @@ fn segments(body: &PlatformConfig) -> Result<u8, SpecError> {
     count.ok_or(SpecError::Segments(wanted))
 }
 
+/// What a VM has one of at most.
+type Singles = (Option<RngConfig>, Option<VsockConfig>, Option<BalloonSpec>);
+
+/// A balloon for this RAM.
+fn balloon(body: BalloonConfig, memory: Backings) -> Result<BalloonSpec, SpecError> {
+    let spec = BalloonSpec::try_from(body)?;
+    spec.fits(memory.size)?;
+    match memory.hugepage {
+        None => Ok(spec),
+        Some(_) => Err(SpecError::BalloonOfHugepages),
+    }
+}
+
 /// Every device, each on a segment that there is and with a name of its own.
 fn wanted(
-    (disks, cards, rng, vsock): (
-        Vec<DiskConfig>,
-        Vec<NetConfig>,
-        Option<RngConfig>,
-        Option<VsockConfig>,
-    ),
+    (disks, cards, (rng, vsock, balloon)): (Vec<DiskConfig>, Vec<NetConfig>, Singles),
     (functions, served): (Vec<AddDevice>, Vec<UserDeviceConfig>),
     segments: u8,
 ) -> Result<Vec<Wanted>, SpecError> {
@@ -196,10 +213,12 @@ fn wanted(
     let cards = cards.into_iter().map(|body| NetSpec::try_from(body).map(Wanted::Net));
     let rng = rng.into_iter().map(|body| RngSpec::try_from(body).map(Wanted::Rng));
     let vsock = vsock.into_iter().map(|body| VsockSpec::try_from(body).map(Wanted::Vsock));
+    let balloon = balloon.into_iter().map(|spec| Ok(Wanted::Balloon(spec)));
     let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
     let served = served.into_iter().map(|body| UserDeviceSpec::try_from(body).map(Wanted::Served));
     let mut all: Vec<Wanted> = Vec::new();
-    for wanted in disks.chain(cards).chain(rng).chain(vsock).chain(functions).chain(served) {
+    let ours = disks.chain(cards).chain(rng).chain(vsock).chain(balloon);
+    for wanted in ours.chain(functions).chain(served) {
         let wanted = wanted?;
         if let Err(error) = wanted.fits(segments) {
             return Err(SpecError::NoSegment(wanted.path().to_owned(), error));
@@ -317,6 +336,21 @@ mod tests {
         assert_eq!(ask(true, None).unwrap().memory.hugepage, Some(2 << 20));
         assert_eq!(ask(false, Some(5)).unwrap().memory.hugepage, None);
         assert_eq!(ask(true, Some(5)), Err(SpecError::HugepageSize(5)));
+    }
+
+    #[test]
+    fn balloon_is_smaller_than_the_ram_and_not_for_hugepages() {
+        let ask = |size, hugepages| {
+            with(|body| {
+                body.memory.hugepages = hugepages;
+                let balloon = serde_json::json!({ "size": size });
+                body.balloon = Some(serde_json::from_value(balloon).unwrap());
+            })
+        };
+        let all = 512 << 20;
+        assert!(ask(all - 4096, false).is_ok());
+        assert_eq!(ask(all, false), Err(SpecError::Device(DeviceError::Balloon(all))));
+        assert_eq!(ask(0, true), Err(SpecError::BalloonOfHugepages));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub fn handle(vmm: &mut Vmm, call: Call) {
         Request::AddNet(body) => vmm.add_net(body, reply),
         Request::AddVsock(body) => vmm.add_vsock(body, reply),
         Request::AddUserDevice(body) => vmm.add_user_device(body, reply),
+        Request::Resize(body) => reply.send(vmm.resize(body)),
         Request::CheckDevice(body) => vmm.check_device(body, reply),
         Request::RemoveDevice(body) => vmm.remove_device(body, reply),
         Request::Reboot => vmm.reboot(Some(reply)),
@@ -76,7 +77,7 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let machine = vm.stage.machine();
     let specs = machine.map_or_else(|| vm.spec.devices.clone(), |machine| machine.bay.specs());
     let (mut disks, mut net, mut devices) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut rng, mut vsock, mut served) = (None, None, Vec::new());
+    let (mut rng, mut vsock, mut balloon, mut served) = (None, None, None, Vec::new());
     for wanted in specs {
         match wanted {
             Wanted::Host(spec) => devices.push(spec.into()),
@@ -85,6 +86,7 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
             Wanted::Rng(spec) => rng = Some(spec.into()),
             Wanted::Vsock(spec) => vsock = Some(spec.into()),
             Wanted::Served(spec) => served.push(spec.into()),
+            Wanted::Balloon(spec) => balloon = Some(spec.into()),
         }
     }
     let devices = Some(devices).filter(|devices| !devices.is_empty());
@@ -92,15 +94,16 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let net = Some(net).filter(|net| !net.is_empty());
     let user_devices = Some(served).filter(|served| !served.is_empty());
     let mut config =
-        VmConfig { disks, net, rng, vsock, devices, user_devices, ..vm.config.clone() };
+        VmConfig { disks, net, rng, vsock, balloon, devices, user_devices, ..vm.config.clone() };
     let console = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
     if let Some(pty) = console.and_then(Console::pty) {
         config.serial.file = Some(pty.to_owned());
     }
+    let ballooned = machine.map_or(0, |machine| machine.bay.ballooned());
     Ok(Response::Info(Box::new(VmInfo {
         config,
         state: vm.stage.state(),
-        memory_actual_size: vm.spec.memory.size,
+        memory_actual_size: vm.spec.memory.size.saturating_sub(ballooned),
         memory_warm_size: machine.map(|machine| machine.warming.level().warm),
         device_tree: machine.map(|machine| machine.bay.tree()),
     })))

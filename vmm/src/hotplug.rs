@@ -16,6 +16,7 @@
 //! again only when the host has it back.
 
 mod arrival;
+mod balloon;
 mod build;
 mod error;
 mod interrupts;
@@ -55,12 +56,14 @@ use crate::events::Poster;
 use crate::irq::relay::Relay;
 use crate::memory::ram::Memory;
 use crate::memory::slots;
+use crate::memory::surplus::Surplus;
 use crate::monitor::{DeviceNotice, Failure, Monitor};
 use crate::seccomp::Filters;
 use crate::watch::Watch;
 use crate::workers::Workers;
 
 use self::arrival::Arrival;
+pub use self::balloon::ResizeError;
 pub use self::build::Built;
 use self::build::{Passing, What};
 pub use self::error::AddError;
@@ -105,6 +108,8 @@ pub struct Host {
     pub vm: Arc<VmFd>,
     /// The guest's RAM, for devices of ours.
     pub memory: Memory,
+    /// Where RAM goes that the guest does without.
+    pub surplus: Arc<Surplus>,
     /// What the threads of those may do.
     pub filters: Arc<Filters>,
     /// Ready when the host has something to say of a function.
@@ -326,6 +331,7 @@ impl Bay {
                 self.is_free(&spec.socket)?;
                 What::Served(spec)
             }
+            Wanted::Balloon(spec) => What::Balloon(spec),
         };
         let place = self.roots.reserve(segment, slot)?;
         Ok(build::Plan { id, what, place, host: self.host.clone() })

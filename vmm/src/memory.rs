@@ -3,5 +3,6 @@
 pub mod layout;
 pub mod ram;
 pub mod slots;
+pub mod surplus;
 pub mod warmth;
 pub mod windows;

@@ -70,12 +70,14 @@ pub enum Kind {
     Vsock,
     /// Carries the messages of a vfio-user server.
     Carrier,
+    /// Serves a balloon's queue.
+    Balloon,
     /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Http,
         Self::Vcpu,
         Self::Relay,
@@ -86,6 +88,7 @@ impl Kind {
         Self::Net,
         Self::Vsock,
         Self::Carrier,
+        Self::Balloon,
         Self::Main,
     ];
 }

@@ -18,6 +18,7 @@ use crate::schema::memory::MemoryConfig;
 use crate::schema::payload::PayloadConfig;
 use crate::server::Address;
 
+mod balloon;
 mod disk;
 mod net;
 mod user_device;
@@ -158,6 +159,9 @@ struct Machine {
     /// Sockets (AF_VSOCK) between the guest and programs of the host: cid=N,id=NAME,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel")]
     vsock: Option<String>,
+    /// Balloon of the guest: size=BYTES,deflate_on_oom=on,free_page_reporting=on,id=NAME,...
+    #[arg(long, value_name = "OPTIONS", requires = "kernel")]
+    balloon: Option<String>,
     /// Source of random numbers that the guest gets: src=/dev/urandom,id=NAME,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel")]
     rng: Option<String>,
@@ -293,6 +297,8 @@ impl Machine {
             config.rng = Some(body("--rng", &text, object("--rng", &text, RNG)?)?);
         }
         config.vsock = self.vsock.map(|text| vsock("--vsock", &text)).transpose()?;
+        let balloon = self.balloon.map(|text| balloon::balloon("--balloon", &text));
+        config.balloon = balloon.transpose()?;
         let devices = self.device.iter().map(|text| device("--device", text));
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         config.devices = Some(devices).filter(|devices| !devices.is_empty());

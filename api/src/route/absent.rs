@@ -34,11 +34,10 @@ pub const ABSENT: &[Absent] = &[
     Absent {
         verb: "vm.balloon-stats",
         method: Method::Get,
-        instead: "there is no balloon: RAM stays the guest's; vm.info says how much there is",
+        instead: "vm.info has the RAM without what is in the balloon, vm.counters what has been given back",
     },
     put("vm.coredump", "vm.nmi makes a guest that is set up for it (kdump) dump itself"),
     put("vm.receive-migration", STAYS),
-    put("vm.resize", "shut the VM down, and create it with other cpus and memory"),
     put(
         "vm.resize-disk",
         "take the disk away (vm.remove-device), resize its image, and add it again",

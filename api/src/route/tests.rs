@@ -1,6 +1,7 @@
 //! Which bytes are which request.
 
 use super::*;
+use crate::schema::balloon::VmResize;
 use crate::schema::device::{AddDevice, RemoveDevice};
 use crate::schema::disk::DiskConfig;
 use crate::schema::events::Follow;
@@ -64,6 +65,7 @@ fn every_request() -> Vec<Request> {
         Request::AddNet(net),
         Request::AddVsock(vsock),
         Request::AddUserDevice(user_device()),
+        Request::Resize(VmResize { desired_balloon: Some(4096) }),
         Request::CheckDevice(device),
         Request::RemoveDevice(removal),
         Request::Shutdown,

@@ -129,6 +129,9 @@ fn reason(path: &str) -> &'static str {
         "socket" => {
             ": this vsock is the host kernel's, whose programs reach the guest by AF_VSOCK and its cid"
         }
+        "desired_ram" | "desired_vcpus" => {
+            ": shut the VM down, and create it with other memory and cpus"
+        }
         _ => "",
     }
 }

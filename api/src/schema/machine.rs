@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::balloon::BalloonConfig;
 use super::console::{ConsoleConfig, ConsoleMode};
 use super::cpus::CpusConfig;
 use super::device::AddDevice;
@@ -52,6 +53,9 @@ pub struct VmConfig {
     /// Its sockets to programs of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
+    /// Its balloon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonConfig>,
     /// Host devices it has from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<AddDevice>>,
@@ -80,6 +84,7 @@ impl Default for VmConfig {
             net: None,
             rng: None,
             vsock: None,
+            balloon: None,
             devices: None,
             user_devices: None,
             landlock_enable: false,
@@ -97,7 +102,6 @@ fn default_console() -> ConsoleConfig {
 }
 
 pub(super) const KNOWN: Table = &[
-    ("balloon", "null"),
     ("debug_console", r#"{"mode":"Off","file":null,"iobase":233}"#),
     ("fs", "null"),
     ("gdb", "false"),

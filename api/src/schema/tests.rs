@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::balloon::VmResize;
 use super::console::{ConsoleConfig, ConsoleMode};
 use super::device::{AddDevice, RemoveDevice};
 use super::disk::DiskConfig;
@@ -11,7 +12,8 @@ use super::net::NetConfig;
 use super::user_device::UserDeviceConfig;
 use super::vsock::VsockConfig;
 use super::{
-    console, cpus, device, disk, machine, memory, net, payload, platform, rng, user_device, vsock,
+    balloon, console, cpus, device, disk, machine, memory, net, payload, platform, rng,
+    user_device, vsock,
 };
 
 fn refusal<T: serde::de::DeserializeOwned>(body: &str) -> String {
@@ -68,6 +70,17 @@ fn vsock_of_a_unix_socket_is_refused_with_what_there_is_instead() {
 }
 
 #[test]
+fn ch_remotes_resize_is_for_the_balloon_and_says_so() {
+    let body = r#"{"desired_vcpus":null,"desired_ram":null,"desired_balloon":4096}"#;
+    let resize: VmResize = serde_json::from_str(body).unwrap();
+    let vcpus = refusal::<VmResize>(r#"{"desired_vcpus":4}"#);
+
+    assert_eq!(resize.desired_balloon, Some(4096));
+    assert!(vcpus.contains("`desired_vcpus`: hotbay does not offer this yet"), "{vcpus}");
+    assert!(vcpus.contains("shut the VM down"), "{vcpus}");
+}
+
+#[test]
 fn whole_configuration_at_its_defaults_passes() {
     let mut body = json!({
         "payload": {"kernel": "/vmlinuz", "cmdline": "console=ttyS0"},
@@ -80,10 +93,11 @@ fn whole_configuration_at_its_defaults_passes() {
         "net": [{"tap": "tap0"}],
         "rng": {"src": "/dev/urandom"},
         "vsock": {"cid": 3},
+        "balloon": {"size": 0},
         "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
         "user_devices": [{"socket": "/run/u.sock"}],
     });
-    let tables: [(&str, Table); 12] = [
+    let tables: [(&str, Table); 13] = [
         ("", machine::KNOWN),
         ("/payload", payload::KNOWN),
         ("/cpus", cpus::KNOWN),
@@ -94,6 +108,7 @@ fn whole_configuration_at_its_defaults_passes() {
         ("/net/0", net::KNOWN),
         ("/rng", rng::KNOWN),
         ("/vsock", vsock::KNOWN),
+        ("/balloon", balloon::KNOWN),
         ("/devices/0", device::ADD_KNOWN),
         ("/user_devices/0", user_device::KNOWN),
     ];

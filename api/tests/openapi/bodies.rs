@@ -42,6 +42,7 @@ fn verbs() -> Vec<(&'static str, &'static str, Value)> {
         ("vm.add-net", "NetConfig"),
         ("vm.add-vsock", "VsockConfig"),
         ("vm.add-user-device", "UserDeviceConfig"),
+        ("vm.resize", "VmResize"),
         ("vm.check-device", "AddDevice"),
         ("vm.remove-device", "RemoveDevice"),
         ("vm.test-interrupt", "TestInterrupt"),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::schema::balloon::{BalloonConfig, VmResize};
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
@@ -53,6 +54,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("AddDevice", value(&config.devices.as_ref().unwrap()[0])),
         ("RngConfig", value(&config.rng)),
         ("VsockConfig", value(&config.vsock)),
+        ("BalloonConfig", value(&config.balloon)),
+        ("VmResize", value(&VmResize { desired_balloon: Some(1) })),
         ("DiskConfig", value(&config.disks.as_ref().unwrap()[0])),
         ("NetConfig", value(&config.net.as_ref().unwrap()[0])),
         ("UserDeviceConfig", value(&config.user_devices.as_ref().unwrap()[0])),
@@ -112,6 +115,17 @@ fn card() -> NetConfig {
     }
 }
 
+fn balloon() -> BalloonConfig {
+    BalloonConfig {
+        size: 1,
+        deflate_on_oom: true,
+        free_page_reporting: true,
+        id: Some("a".to_owned()),
+        pci_segment: 0,
+        pci_device_id: Some(1),
+    }
+}
+
 fn sockets() -> VsockConfig {
     VsockConfig { cid: 3, id: Some("a".to_owned()), pci_segment: 0, pci_device_id: Some(1) }
 }
@@ -150,6 +164,7 @@ fn full_config() -> VmConfig {
         }),
         vsock: Some(sockets()),
         user_devices: Some(vec![full_user_device()]),
+        balloon: Some(balloon()),
         devices: Some(vec![AddDevice {
             path: "/x".into(),
             id: Some("a".to_owned()),

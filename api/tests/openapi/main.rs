@@ -64,6 +64,7 @@ fn declared_answers_are_the_real_ones() {
         ("vm.add-net", &[200, 204]),
         ("vm.add-vsock", &[200, 204]),
         ("vm.add-user-device", &[200, 204]),
+        ("vm.resize", &[204]),
         ("vm.check-device", &[204]),
         ("vm.remove-device", &[204]),
         ("vm.shutdown", &[204]),

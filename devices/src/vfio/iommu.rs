@@ -240,6 +240,14 @@ impl Iommu {
         Ok(container)
     }
 
+    /// Does `work` while no RAM is mapped, and keeps it from being mapped meanwhile; nothing if it
+    /// is, or is about to be. The work must be short: whoever attaches a group waits for it.
+    pub fn while_unmapped<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let state = lock(&self.state);
+        let mapped = state.busy || state.domain.strong_count() > 0;
+        (!mapped).then(work)
+    }
+
     /// Pieces of guest RAM mapped since the start, over all domains.
     pub fn pieces_mapped(&self) -> u64 {
         self.pieces_mapped.get()

@@ -8,6 +8,7 @@ mod request;
 mod store;
 mod sys;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,8 +155,8 @@ impl Device for Disk {
         &self.queues
     }
 
-    fn configuration(&self) -> &[u8] {
-        &self.configuration
+    fn configuration(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.configuration)
     }
 
     fn serve(&self, _queue: usize, features: u64, request: &Buffers<'_>) -> Served {

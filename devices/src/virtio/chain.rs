@@ -90,6 +90,11 @@ impl<'m> Area<'m> {
         self.len() == 0
     }
 
+    /// Guest-physical address and bytes of each buffer, whether it is RAM or not.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.pieces.iter().map(|piece| (piece.address, piece.length.into()))
+    }
+
     /// The bytes from `start` up to `end`.
     ///
     /// # Errors

@@ -120,6 +120,11 @@ impl Function {
         self.transport.interrupts().view()
     }
 
+    /// The device's configuration is another one now; the driver is told.
+    pub fn configuration_changes(&self) {
+        self.transport.configuration_changes();
+    }
+
     /// Fires `vector` as a worker would; false if the driver does not use it.
     pub fn fire(&self, vector: u16) -> bool {
         self.transport.interrupts().fire(vector)

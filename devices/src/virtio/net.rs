@@ -5,6 +5,7 @@
 
 mod sys;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -217,8 +218,8 @@ impl Device for Net {
         &self.queues
     }
 
-    fn configuration(&self) -> &[u8] {
-        &self.configuration
+    fn configuration(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.configuration)
     }
 
     fn begin(&self, queue: usize, features: u64) {

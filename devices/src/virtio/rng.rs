@@ -1,5 +1,6 @@
 //! A source of random numbers (virtio 1.2, 5.4): buffers are filled from a file of the host's.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -87,8 +88,8 @@ impl Device for Rng {
         ENTRIES
     }
 
-    fn configuration(&self) -> &[u8] {
-        &[]
+    fn configuration(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
     }
 
     fn serve(&self, _queue: usize, _features: u64, request: &Buffers<'_>) -> Served {

@@ -2,7 +2,7 @@
 //! (virtio 1.2, 4.1.4).
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -33,6 +33,8 @@ pub(super) struct Transport {
     desks: Box<[Arc<Desk>]>,
     trouble: Arc<Trouble>,
     memory: Memory,
+    /// Counts changes of the device's configuration (4.1.4.3.1).
+    generation: AtomicU8,
     /// Notifications that took an exit, having no doorbell.
     trapped: AtomicU64,
 }
@@ -54,8 +56,9 @@ impl Transport {
         let desks = (0..count).map(desk).collect::<io::Result<_>>()?;
         let trouble = Arc::<Trouble>::default();
         let registers = Mutex::new(registers);
-        let trapped = AtomicU64::new(0);
-        let transport = Self { device, registers, interrupts, desks, trouble, memory, trapped };
+        let (trapped, generation) = (AtomicU64::new(0), AtomicU8::new(0));
+        let transport =
+            Self { device, registers, interrupts, desks, trouble, memory, generation, trapped };
         let workers = (0..count).map(|index| transport.worker(index)).collect();
         Ok((transport, workers))
     }
@@ -82,6 +85,12 @@ impl Transport {
     /// What a notification of each queue is to write, in order.
     pub(super) fn bells(&self) -> impl Iterator<Item = &Arc<EventFd>> {
         self.desks.iter().map(|desk| desk.notified())
+    }
+
+    /// The device's configuration is another one now; the driver is told.
+    pub(super) fn configuration_changes(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.interrupts.signal(Source::Configuration);
     }
 
     /// What the transport has to count, by name.
@@ -111,6 +120,8 @@ impl Transport {
         let mut registers = self.lock();
         let value = if let Some(source) = vector_of(field, &registers) {
             self.interrupts.mapped(source).into()
+        } else if field == Field::Generation {
+            self.generation.load(Ordering::SeqCst).into()
         } else if field == Field::Status {
             self.finish_reset(&mut registers);
             let broken = self.trouble.broken.load(Ordering::SeqCst);
@@ -196,6 +207,7 @@ impl Transport {
 
     fn forget(&self, registers: &mut Registers) {
         registers.reset();
+        self.device.forget();
         self.trouble.broken.store(false, Ordering::SeqCst);
     }
 
@@ -243,7 +255,8 @@ impl Access for Transport {
                 self.desks.get(index).into_iter().for_each(|desk| desk.notify());
             }
             Some((Part::Table, at)) => self.interrupts.write_table(at, data),
-            Some((Part::Isr | Part::Device | Part::Pending, _)) | None => {}
+            Some((Part::Device, at)) => self.device.configure(at, data),
+            Some((Part::Isr | Part::Pending, _)) | None => {}
         }
     }
 }

@@ -5,6 +5,7 @@
 //! queue is for events, of which there is one: the guest has moved to another host. It never
 //! does, so buffers stay there.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::RangeInclusive;
@@ -124,8 +125,8 @@ impl Device for Vsock {
         ENTRIES
     }
 
-    fn configuration(&self) -> &[u8] {
-        &self.configuration
+    fn configuration(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.configuration)
     }
 
     fn backend(&self, queue: usize) -> Option<&dyn Backend> {

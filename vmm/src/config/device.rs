@@ -83,6 +83,9 @@ pub enum DeviceError {
     /// Nobody's, the host's, or everybody's.
     #[error("cid {0} is not 3 to 4294967294: the others are not guests'")]
     Cid(u32),
+    /// A part of a page, or more than the guest can do without.
+    #[error("balloon size {0} is not a multiple of 4096 less than the VM's memory")]
+    Balloon(u64),
     /// A guest cannot read it whole.
     #[error("serial {0:?} is longer than 20 bytes")]
     Serial(String),

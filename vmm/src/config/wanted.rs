@@ -5,6 +5,7 @@ use std::path::Path;
 use devices::pci::{Segment, Slot};
 use devices::virtio::vsock::NODE;
 
+use super::balloon::BalloonSpec;
 use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
 use super::net::NetSpec;
@@ -28,6 +29,8 @@ pub enum Wanted {
     Vsock(VsockSpec),
     /// A function that another process emulates.
     Served(UserDeviceSpec),
+    /// A balloon.
+    Balloon(BalloonSpec),
 }
 
 impl Wanted {
@@ -40,6 +43,7 @@ impl Wanted {
             Self::Rng(spec) => spec.id.as_ref(),
             Self::Vsock(spec) => spec.id.as_ref(),
             Self::Served(spec) => spec.id.as_ref(),
+            Self::Balloon(spec) => spec.id.as_ref(),
         }
     }
 
@@ -54,6 +58,7 @@ impl Wanted {
             Self::Rng(spec) => Self::Rng(RngSpec { id, ..spec }),
             Self::Vsock(spec) => Self::Vsock(VsockSpec { id, ..spec }),
             Self::Served(spec) => Self::Served(UserDeviceSpec { id, ..spec }),
+            Self::Balloon(spec) => Self::Balloon(BalloonSpec { id, ..spec }),
         }
     }
 
@@ -66,6 +71,7 @@ impl Wanted {
             Self::Rng(_) => "_rng",
             Self::Vsock(_) => "_vsock",
             Self::Served(_) => "_vfio_user",
+            Self::Balloon(_) => "_balloon",
         }
     }
 
@@ -78,18 +84,32 @@ impl Wanted {
             Self::Rng(spec) => &spec.source,
             Self::Vsock(_) => Path::new(NODE),
             Self::Served(spec) => &spec.socket,
+            Self::Balloon(_) => Path::new("balloon"),
         }
     }
 
     /// What must be reachable for it, besides what hotbay always needs.
     pub fn grant(&self) -> Option<Grant> {
         match self {
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Balloon(_) => None,
             Self::Disk(spec) => Some(spec.path()),
             Self::Net(spec) => Some(spec.path()),
             Self::Rng(spec) => Some(spec.path()),
             Self::Vsock(spec) => Some(spec.path()),
             Self::Served(spec) => Some(spec.path()),
+        }
+    }
+
+    /// The balloon, if it is one.
+    pub fn balloon(&mut self) -> Option<&mut BalloonSpec> {
+        match self {
+            Self::Balloon(spec) => Some(spec),
+            Self::Host(_)
+            | Self::Disk(_)
+            | Self::Net(_)
+            | Self::Rng(_)
+            | Self::Vsock(_)
+            | Self::Served(_) => None,
         }
     }
 
@@ -107,6 +127,7 @@ impl Wanted {
             Self::Rng(spec) => (spec.segment, spec.slot),
             Self::Vsock(spec) => (spec.segment, spec.slot),
             Self::Served(spec) => (spec.segment, spec.slot),
+            Self::Balloon(spec) => (spec.segment, spec.slot),
         }
     }
 

@@ -16,6 +16,7 @@ use devices::vfio::room;
 use super::occupant::Occupant;
 use super::roots::Place;
 use super::{AddError, Host, own, served};
+use crate::config::balloon::BalloonSpec;
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
@@ -48,6 +49,8 @@ pub(super) enum What {
     Vsock(VsockSpec),
     /// A function that another process emulates.
     Served(UserDeviceSpec),
+    /// A balloon.
+    Balloon(BalloonSpec),
 }
 
 impl What {
@@ -62,6 +65,7 @@ impl What {
             Self::Rng(spec) => (Wanted::Rng(spec.clone()), None),
             Self::Vsock(spec) => (Wanted::Vsock(spec.clone()), None),
             Self::Served(spec) => (Wanted::Served(spec.clone()), None),
+            Self::Balloon(spec) => (Wanted::Balloon(spec.clone()), None),
         }
     }
 }
@@ -117,6 +121,10 @@ impl Plan {
             What::Served(spec) => {
                 progress.enter(Phase::Opening);
                 served::build(spec, place, &host)
+            }
+            What::Balloon(spec) => {
+                progress.enter(Phase::Opening);
+                own::balloon(&id, &spec, place, &host)
             }
         }
     }

@@ -93,6 +93,7 @@ impl AddError {
                 | DeviceError::Tap(_)
                 | DeviceError::Mac(_)
                 | DeviceError::Cid(_)
+                | DeviceError::Balloon(_)
                 | DeviceError::Serial(_),
             ) => (Status::BadRequest, code::DEVICE_BAD_REQUEST),
             Self::Taken(_) => (Status::BadRequest, code::DEVICE_ID_TAKEN),

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use devices::pci;
 use devices::vfio::function::Passthrough;
 use devices::vfio::interrupts::{FireError, View};
+use devices::virtio::balloon::Balloon;
 use devices::virtio::function::Function;
 
 use super::served::Served;
@@ -25,6 +26,8 @@ pub(super) enum Occupant {
 pub(super) struct Own {
     pub(super) function: Arc<Function>,
     pub(super) threads: Vec<JoinHandle<()>>,
+    /// What it is, if a balloon.
+    pub(super) balloon: Option<Arc<Balloon>>,
 }
 
 impl Occupant {
@@ -52,6 +55,12 @@ impl Occupant {
             Self::Host(_) | Self::Served(_) => None,
             Self::Own(own) => Some(own),
         }
+    }
+
+    /// The balloon and its function, if it is one.
+    pub(super) fn balloon(&self) -> Option<(&Function, &Balloon)> {
+        let own = self.own()?;
+        Some((&own.function, own.balloon.as_ref()?))
     }
 
     /// What it has done, or cost, so far.

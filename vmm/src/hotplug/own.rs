@@ -4,6 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
+use devices::vfio::bars::GuestSpaces;
+use devices::vfio::counters::Counter;
+use devices::virtio::balloon::Balloon;
 use devices::virtio::block::Disk;
 use devices::virtio::function::{Function, Machine};
 use devices::virtio::net::Net;
@@ -15,6 +18,7 @@ use super::build::Built;
 use super::occupant::{Occupant, Own};
 use super::roots::Place;
 use super::{AddError, Host};
+use crate::config::balloon::BalloonSpec;
 use crate::config::device::DeviceId;
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
@@ -78,28 +82,55 @@ pub(super) fn vsock(spec: &VsockSpec, place: Place, host: &Host) -> Result<Built
     build(Arc::new(vsock), Threads("vsock", Kind::Vsock), place, host)
 }
 
+/// Starts the threads of a balloon.
+pub(super) fn balloon(
+    id: &DeviceId,
+    spec: &BalloonSpec,
+    place: Place,
+    host: &Host,
+) -> Result<Built, AddError> {
+    let surplus = Arc::clone(&host.surplus);
+    let balloon = Arc::new(Balloon::new(surplus, spec.choices, spec.pages, id.to_string()));
+    let named = Threads("balloon", Kind::Balloon);
+    let (mut own, relayed) = own(Arc::clone(&balloon) as _, named, place.spaces, host)?;
+    own.balloon = Some(balloon);
+    let function = Occupant::Own(Arc::new(own));
+    Ok(Built { function, place: place.reservation, relayed })
+}
+
 fn build(
     device: Arc<dyn Device>,
     named: Threads,
     place: Place,
     host: &Host,
 ) -> Result<Built, AddError> {
+    let (own, relayed) = own(device, named, place.spaces, host)?;
+    let function = Occupant::Own(Arc::new(own));
+    Ok(Built { function, place: place.reservation, relayed })
+}
+
+/// The device with its threads, and how many interrupts are relayed for it.
+fn own(
+    device: Arc<dyn Device>,
+    named: Threads,
+    spaces: GuestSpaces,
+    host: &Host,
+) -> Result<(Own, Arc<Counter>), AddError> {
     let vectors = host.relay.lend(Function::vectors(&*device));
     let relayed = vectors.relayed();
     let machine = Machine {
         vectors: Box::new(vectors),
         memory: host.memory.clone(),
-        spaces: place.spaces,
+        spaces,
         doorbells: Arc::new(IoEvents(Arc::clone(&host.vm))),
     };
     let (function, workers) = Function::new(device, machine).map_err(AddError::Queues)?;
     // Whatever fails from here on, those that were started end with this.
-    let mut own = Own { function: Arc::new(function), threads: Vec::new() };
+    let mut own = Own { function: Arc::new(function), threads: Vec::new(), balloon: None };
     for worker in workers {
         own.threads.push(start(worker, named, &host.filters).map_err(AddError::Queues)?);
     }
-    let function = Occupant::Own(Arc::new(own));
-    Ok(Built { function, place: place.reservation, relayed })
+    Ok((own, relayed))
 }
 
 /// A queue's thread. One that cannot confine itself serves nothing.

@@ -2,6 +2,7 @@
 
 use api::mailbox::Reply;
 use api::request::{Answer, Response};
+use api::schema::balloon::VmResize;
 use api::schema::device::{AddDevice, RemoveDevice};
 use api::schema::disk::DiskConfig;
 use api::schema::net::NetConfig;
@@ -10,15 +11,17 @@ use api::schema::vsock::VsockConfig;
 
 use super::{Error, Verb, Vm, Vmm};
 use crate::config::VmSpec;
+use crate::config::balloon;
 use crate::config::device::{DeviceError, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
 use crate::config::user_device::UserDeviceSpec;
 use crate::config::vsock::VsockSpec;
 use crate::config::wanted::Wanted;
-use crate::hotplug::{AddError, PlaceError, Removal};
+use crate::hotplug::{AddError, PlaceError, Removal, ResizeError};
 
 const ADD: &str = Verb::AddDevice.failed();
+const RESIZE: &str = Verb::Resize.failed();
 const REMOVE: &str = Verb::RemoveDevice.failed();
 
 impl Vmm {
@@ -67,6 +70,24 @@ impl Vmm {
             }
             None => reply.send(configure(vm, wanted)),
         }
+    }
+
+    /// Tells the guest how much is to be in its balloon, or the configuration while there is none.
+    pub fn resize(&mut self, body: VmResize) -> Answer {
+        let VmResize { desired_balloon } = body;
+        let resized = desired_balloon.map_or(Ok(()), |size| self.resize_balloon(size));
+        resized.map(|()| Response::Done).map_err(|error| error.fault(RESIZE))
+    }
+
+    fn resize_balloon(&mut self, size: u64) -> Result<(), ResizeError> {
+        let Some(Vm { stage, spec: vm, .. }) = &mut self.vm else { return Ok(()) };
+        let (pages, ram) = (balloon::pages(size)?, vm.memory.size);
+        if let Some(machine) = stage.booted() {
+            return machine.bay.resize_balloon(pages, ram);
+        }
+        let mut balloons = vm.devices.iter_mut().filter_map(Wanted::balloon);
+        let spec = balloons.next().ok_or(ResizeError::NoBalloon)?;
+        Ok(spec.resize(pages, ram)?)
     }
 
     /// Finds out whether a device could be added now. Nothing is.

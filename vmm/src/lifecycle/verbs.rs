@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     AddVsock,
     /// `vm.add-user-device`.
     AddUserDevice,
+    /// `vm.resize`.
+    Resize,
     /// `vm.remove-device`.
     RemoveDevice,
     /// `vm.check-device`.
@@ -149,6 +151,7 @@ impl Verb {
             Request::AddNet(_) => Self::AddNet,
             Request::AddVsock(_) => Self::AddVsock,
             Request::AddUserDevice(_) => Self::AddUserDevice,
+            Request::Resize(_) => Self::Resize,
             Request::RemoveDevice(_) => Self::RemoveDevice,
             Request::CheckDevice(_) => Self::CheckDevice,
             Request::Interrupts(_) => Self::Interrupts,
@@ -179,7 +182,7 @@ impl Verb {
             Self::Boot                            => [No,  YES,    No,      No,     No,     No,    No,       No,      YES],
             Self::Info | Self::Counters           => [No,  YES,    YES,     YES,    YES,    YES,   YES,      YES,     YES],
             Self::AddDevice | Self::AddDisk | Self::AddNet
-            | Self::AddVsock
+            | Self::AddVsock | Self::Resize
             | Self::AddUserDevice
             | Self::RemoveDevice                  => [No,  CONF,   No,      YES,    YES,    YES,   YES,      No,      CONF],
             Self::CheckDevice                     => [No,  No,     No,      YES,    YES,    YES,   YES,      No,      No],
@@ -207,6 +210,7 @@ impl Verb {
             Self::AddDisk => "cannot add the disk",
             Self::AddNet => "cannot add the network card",
             Self::AddVsock => "cannot add the vsock",
+            Self::Resize => "cannot resize the VM",
             Self::RemoveDevice => "cannot remove the device",
             Self::Interrupts => "cannot show interrupts",
             Self::TestInterrupt => "cannot test an interrupt",
@@ -310,6 +314,7 @@ pub(super) mod tests {
             Request::AddNet(serde_json::from_str(r#"{"tap":"lo"}"#).unwrap()),
             Request::AddVsock(serde_json::from_str(r#"{"cid":3}"#).unwrap()),
             Request::AddUserDevice(serde_json::from_str(r#"{"socket":"/nowhere"}"#).unwrap()),
+            Request::Resize(serde_json::from_str("{}").unwrap()),
             Request::RemoveDevice(RemoveDevice { id: id(), wait_ms: None, force: None }),
             Request::CheckDevice(device),
             Request::Interrupts(None),

@@ -225,14 +225,31 @@ fn advise(mapping: &MmapRegion<()>, advice: libc::c_int) -> io::Result<()> {
 /// meanwhile. Their contents stay as they are.
 #[expect(unsafe_code, reason = "madvise has no safe wrapper")]
 pub(super) fn populate(piece: &RamRange, start: u64, size: u64) -> io::Result<()> {
+    let (host, size) = part(piece, start, size)?;
+    // SAFETY: the range is a mapping of ours, and populating it discards nothing.
+    let failed = unsafe { libc::madvise(host.cast(), size, libc::MADV_POPULATE_WRITE) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the pages of a piece of RAM back to the host, from byte `start` on so many; they read as zeros
+/// next. `shared` RAM is that of a file. No device may have them mapped.
+#[expect(unsafe_code, reason = "madvise has no safe wrapper")]
+pub(super) fn discard(piece: &RamRange, (start, size): (u64, u64), shared: bool) -> io::Result<()> {
+    let (host, size) = part(piece, start, size)?;
+    let advice = if shared { libc::MADV_REMOVE } else { libc::MADV_DONTNEED };
+    // SAFETY: the range is a mapping of ours of guest RAM, which stays mapped, and which nobody here takes for
+    // anything but bytes that may change at any time.
+    let failed = unsafe { libc::madvise(host.cast(), size, advice) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Where part of a piece of RAM is in this process, and how long it is.
+fn part(piece: &RamRange, start: u64, size: u64) -> io::Result<(*mut u8, usize)> {
     let out_of_range = || io::Error::from(io::ErrorKind::InvalidInput);
     let inside = start.checked_add(size).is_some_and(|end| end <= piece.size);
     let at = usize::try_from(start).ok().filter(|_| inside).ok_or_else(out_of_range)?;
     let size = usize::try_from(size).map_err(io::Error::other)?;
-    let host = piece.host.as_ptr().wrapping_add(at);
-    // SAFETY: the range is a mapping of ours, and populating it discards nothing.
-    let failed = unsafe { libc::madvise(host.cast(), size, libc::MADV_POPULATE_WRITE) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok((piece.host.as_ptr().wrapping_add(at), size))
 }
 
 #[cfg(test)]

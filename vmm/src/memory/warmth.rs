@@ -99,6 +99,20 @@ impl Warmth {
         self.pieces.iter().try_for_each(|piece| piece.warm(0..piece.warm.len(), self, &stop))
     }
 
+    /// Some of these bytes are cold again.
+    pub(super) fn cools(&self, guest: u64, size: u64) {
+        let holds = |piece: &&Piece| {
+            piece.range.guest <= guest && guest - piece.range.guest < piece.range.size
+        };
+        let Some(piece) = self.pieces.iter().find(holds) else { return };
+        for step in piece.steps(&RamRange { guest, size, ..piece.range }) {
+            if piece.warm[step].swap(false, Ordering::Relaxed) {
+                let cold = STEP.min(piece.range.size - step as u64 * STEP);
+                self.warm.fetch_sub(cold, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }

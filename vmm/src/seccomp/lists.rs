@@ -86,7 +86,8 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Relay => vec![COMMON, OWNERSHIP, WAIT, ROUTES],
         Kind::Monitor => vec![COMMON, OWNERSHIP, WAIT],
         Kind::Disk => vec![STORAGE, COMMON],
-        Kind::Rng => vec![COMMON],
+        // Giving RAM back is the allocator's madvise.
+        Kind::Rng | Kind::Balloon => vec![COMMON],
         Kind::Net => vec![PACKETS, COMMON],
         Kind::Vsock => vec![VHOST_QUEUES, COMMON],
         Kind::Carrier => vec![MESSAGES, COMMON],

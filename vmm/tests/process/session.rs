@@ -105,6 +105,11 @@ const NET: Option<&str> = Some(
     r#"{"pci_segment":0,"tap":"tap0","mac":"02:00:00:00:00:01","num_queues":2,"queue_size":256,"vhost_user":false,"vhost_mode":"Client","offload_tso":true,"offload_ufo":true,"offload_csum":true}"#,
 );
 
+const BALLOON: Option<&str> =
+    Some(r#"{"desired_vcpus":null,"desired_ram":null,"desired_balloon":4096}"#);
+const VCPUS: Option<&str> =
+    Some(r#"{"desired_vcpus":4,"desired_ram":null,"desired_balloon":null}"#);
+
 /// ch-remote's always names a Unix socket.
 const USERSPACE_VSOCK: Option<&str> = Some(r#"{"pci_segment":0,"cid":3,"socket":"/run/v.sock"}"#);
 
@@ -129,6 +134,8 @@ pub const SESSION: &[Step] = &[
     no("PUT vm.add-vsock", Some(r#"{"pci_segment":0,"cid":3}"#), NO_VM),
     no("PUT vm.add-vsock", USERSPACE_VSOCK, (400, "api.not-offered")),
     no("PUT vm.add-user-device", USER_DEVICE, NO_VM),
+    no("PUT vm.resize", BALLOON, NO_VM),
+    no("PUT vm.resize", VCPUS, (400, "api.not-offered")),
     no("PUT vm.remove-device", GPU, NO_VM),
     // What hotbay does not have says so, VM or not.
     absent(
@@ -141,7 +148,6 @@ pub const SESSION: &[Step] = &[
     ),
     absent("PUT vm.add-pmem", r#"{"pci_segment":0,"file":"/p.img","discard_writes":false}"#),
     absent("PUT vm.add-vdpa", r#"{"pci_segment":0,"path":"/dev/vhost-vdpa-0","num_queues":1}"#),
-    absent("PUT vm.resize", r#"{"desired_vcpus":4,"desired_ram":null,"desired_balloon":null}"#),
     absent("PUT vm.resize-disk", r#"{"id":"disk0","desired_size":1073741824}"#),
     absent("PUT vm.resize-zone", r#"{"id":"zone0","desired_ram":1073741824}"#),
     absent("PUT vm.snapshot", r#"{"destination_url":"file:///s"}"#),

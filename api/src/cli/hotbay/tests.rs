@@ -187,12 +187,14 @@ fn help_and_version_are_printed() {
 
 #[test]
 fn disks_cards_sockets_and_random_numbers_are_read_as_cloud_hypervisor_reads_them() {
-    let line = "hotbay --kernel /k --disk path=/a.raw,readonly=on,num_queues=2 path=/b,direct=on --rng src=/r --vsock cid=3,id=v --net tap=t0,mac=02:00:00:00:00:01,offload_tso=off";
+    let line = "hotbay --kernel /k --disk path=/a.raw,readonly=on,num_queues=2 path=/b,direct=on --rng src=/r --vsock cid=3,id=v --balloon size=64M,free_page_reporting=on --net tap=t0,mac=02:00:00:00:00:01,offload_tso=off";
 
     let vm = parsed(line).vm.unwrap();
 
     assert_eq!(vm.rng.unwrap().src.to_str(), Some("/r"));
     assert_eq!(vm.vsock.unwrap().cid, 3);
+    let balloon = vm.balloon.unwrap();
+    assert_eq!((balloon.size, balloon.free_page_reporting), (64 << 20, true));
     let cards = vm.net.unwrap();
     assert_eq!((cards[0].tap.as_str(), cards[0].offload_tso), ("t0", false));
     let disks = vm.disks.unwrap();

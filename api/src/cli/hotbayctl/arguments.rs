@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use serde_json::json;
 
 use super::super::Misuse;
 use super::super::hotbay::{device, disk, net, user_device, vsock};
+use super::super::options::bytes;
 use super::foreign::Theirs;
 use super::show::Show;
 use crate::request::Request;
@@ -83,6 +85,18 @@ pub(super) enum Ours {
     AddUserDevice {
         /// socket=PATH,id=NAME,pci_segment=N,pci_device_id=N
         device_config: String,
+    },
+    /// Put RAM into the guest's balloon, or take it out
+    Resize {
+        /// Bytes of the balloon, with an optional suffix K, M, G or T
+        #[arg(long, value_name = "BYTES")]
+        balloon: Option<String>,
+        /// Number of processors (not offered by hotbay)
+        #[arg(long, value_name = "N")]
+        cpus: Option<u32>,
+        /// Bytes of memory, with an optional suffix (not offered by hotbay)
+        #[arg(long, value_name = "BYTES")]
+        memory: Option<String>,
     },
     /// Boot the created VM
     Boot,
@@ -176,6 +190,7 @@ impl Ours {
             | Self::PowerButton
             | Self::Reboot
             | Self::RemoveDevice { .. }
+            | Self::Resize { .. }
             | Self::Resume
             | Self::Shutdown
             | Self::ShutdownVmm
@@ -196,6 +211,9 @@ impl Ours {
             }
             Self::AddUserDevice { device_config } => {
                 Request::AddUserDevice(user_device("add-user-device", &device_config)?)
+            }
+            Self::Resize { balloon, cpus, memory } => {
+                return resize(balloon, cpus, memory).map(Wire::resize);
             }
             Self::Boot => Request::Boot,
             Self::CheckDevice { device_config } => {
@@ -237,4 +255,15 @@ fn configuration(path: &Path) -> Result<String, Misuse> {
         Ok(_) => Ok(text),
         Err(error) => Err(Misuse(format!("cannot read {}: {error}", path.display()))),
     }
+}
+/// Body of `vm.resize`, with all that ch-remote can ask for: the server judges.
+fn resize(
+    balloon: Option<String>,
+    cpus: Option<u32>,
+    memory: Option<String>,
+) -> Result<String, Misuse> {
+    let ram = memory.map(|text| bytes("resize --memory", &text)).transpose()?;
+    let balloon = balloon.map(|text| bytes("resize --balloon", &text)).transpose()?;
+    let body = json!({ "desired_vcpus": cpus, "desired_ram": ram, "desired_balloon": balloon });
+    Ok(body.to_string())
 }

@@ -41,18 +41,6 @@ pub(super) enum Theirs {
         /// Where from: a URL, or receiver_url=URL,...
         receive_migration_config: String,
     },
-    /// Change the VM's processors, memory or balloon (not offered by hotbay)
-    Resize {
-        /// Bytes of the balloon, with an optional suffix K, M, G or T
-        #[arg(long, value_name = "BYTES")]
-        balloon: Option<String>,
-        /// Number of processors
-        #[arg(long, value_name = "N")]
-        cpus: Option<u32>,
-        /// Bytes of memory, with an optional suffix
-        #[arg(long, value_name = "BYTES")]
-        memory: Option<String>,
-    },
     /// Resize a disk (not offered by hotbay)
     ResizeDisk {
         /// The disk's id
@@ -110,7 +98,6 @@ pub(super) fn wire(verb: Theirs) -> Result<Wire, Misuse> {
         Theirs::SendMigration { send_migration_config: text } => {
             ("vm.send-migration", url_or_more(("send-migration", "destination_url"), text)?)
         }
-        Theirs::Resize { balloon, cpus, memory } => ("vm.resize", resize((balloon, cpus, memory))?),
         Theirs::ResizeDisk { disk, size } => {
             let size = bytes("resize-disk --size", &size)?;
             ("vm.resize-disk", fields([("id", disk.into()), ("desired_size", size.into())]))
@@ -121,18 +108,6 @@ pub(super) fn wire(verb: Theirs) -> Result<Wire, Misuse> {
         }
     };
     Ok(Wire::absent(verb, Value::Object(body).to_string()))
-}
-
-fn resize(
-    (balloon, cpus, memory): (Option<String>, Option<u32>, Option<String>),
-) -> Result<Map<String, Value>, Misuse> {
-    let ram = memory.map(|text| bytes("resize --memory", &text)).transpose()?;
-    let balloon = balloon.map(|text| bytes("resize --balloon", &text)).transpose()?;
-    Ok(fields([
-        ("desired_vcpus", cpus.into()),
-        ("desired_ram", ram.into()),
-        ("desired_balloon", balloon.into()),
-    ]))
 }
 
 /// `key=value` pairs, or a URL alone.
@@ -178,12 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_suffixes_and_what_is_absent_is_null() {
-        let resize = Theirs::Resize { balloon: None, cpus: Some(4), memory: Some("2G".to_owned()) };
-        let expected =
-            json!({"desired_vcpus": 4, "desired_ram": 2_u64 << 30, "desired_balloon": null});
+    fn sizes_have_suffixes() {
+        let resize = Theirs::ResizeZone { id: "z".to_owned(), size: "2G".to_owned() };
 
-        assert_eq!(body(resize), expected);
+        assert_eq!(body(resize), json!({"id": "z", "desired_ram": 2_u64 << 30}));
         let wrong = Theirs::ResizeZone { id: "z".to_owned(), size: "much".to_owned() };
         assert!(wire(wrong).unwrap_err().to_string().contains("--size much"));
     }

@@ -71,3 +71,15 @@ fn turn_comes_again_after_a_failure() {
         assert!(matches!(error, AttachError::Open(NO_GROUP, _)));
     }
 }
+
+#[test]
+fn nothing_is_given_back_while_a_group_is_being_attached() {
+    let iommu = iommu();
+    assert_eq!(iommu.while_unmapped(|| 1), Some(1));
+
+    let turn = iommu.turn(&Progress::default()).unwrap();
+
+    assert_eq!(iommu.while_unmapped(|| 2), None);
+    drop(turn);
+    assert_eq!(iommu.while_unmapped(|| 3), Some(3));
+}

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -45,8 +46,8 @@ impl Device for Elsewhere {
         &[16]
     }
 
-    fn configuration(&self) -> &[u8] {
-        &[]
+    fn configuration(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
     }
 
     fn backend(&self, _queue: usize) -> Option<&dyn Backend> {

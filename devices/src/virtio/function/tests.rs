@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -38,8 +39,8 @@ impl Device for Echo {
         &[SIZE]
     }
 
-    fn configuration(&self) -> &[u8] {
-        &[7, 8, 9]
+    fn configuration(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[7, 8, 9])
     }
 
     fn serve(&self, _queue: usize, _features: u64, request: &Buffers<'_>) -> Served {

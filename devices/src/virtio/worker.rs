@@ -137,6 +137,24 @@ impl Worker {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Worker {
+    /// Serves on this thread what a driver has put into queue `index` of `device`; whether
+    /// the ring made sense.
+    pub fn once(
+        device: Arc<dyn Device>,
+        index: usize,
+        (memory, queue, features): (Memory, virtio_queue::Queue, u64),
+        vectors: Box<dyn crate::irq::Vectors>,
+    ) -> io::Result<bool> {
+        let interrupts = Arc::new(Interrupts::new(vectors, device.queues().len()));
+        let desk = Arc::new(Desk::new(None)?);
+        device.begin(index, features);
+        let worker = Self { device, index, desk, interrupts, trouble: Arc::default(), memory };
+        Ok(worker.serve(&mut Ready { queue, features }).is_ok())
+    }
+}
+
 /// Why a worker has nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pause {

@@ -14,8 +14,8 @@ use vmm::config::VmSpec;
 use vmm::config::device::DeviceSpec;
 use vmm::config::disk::DiskSpec;
 use vmm::config::net::NetSpec;
-use vmm::config::vsock::VsockSpec;
 use vmm::config::user_device::UserDeviceSpec;
+use vmm::config::vsock::VsockSpec;
 
 fuzz_target!(|input: &[u8]| {
     let mut draw = Draw::new(input);

@@ -1,0 +1,201 @@
+//! A hostile driver of our own devices: descriptors that loop, overlap, lead out of the RAM or over the rings
+//! themselves, rings that claim what is not there, requests of any kind and length.
+//!
+//! Held to: serving ends, no more requests are answered than were made, a read-only disk keeps its content and any disk its
+//! length, and only whole pages of RAM go back to the host.
+
+#![no_main]
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use devices::irq::{Change, Delivery, Unapplied, Vectors};
+use devices::memory::Surplus;
+use devices::virtio::balloon::{Balloon, Choices, PAGE};
+use devices::virtio::block::{Access, Disk};
+use devices::virtio::net::{Mac, Net, Offloads};
+use devices::virtio::rng::Rng;
+use devices::virtio::{Device, Memory, Worker};
+use fuzz::draw::Draw;
+use libfuzzer_sys::fuzz_target;
+use tempfile::NamedTempFile;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+/// RAM in two pieces of this size, with a hole as large in between.
+const PIECE: u64 = 0x1_0000;
+const SECOND: u64 = 2 * PIECE;
+/// Where the parts of the queue are, and where requests begin.
+const TABLE: u64 = 0x1000;
+const AVAILABLE: u64 = 0x2000;
+const USED: u64 = 0x3000;
+const REQUESTS: u64 = 0x4000;
+const MOST: u16 = 16;
+const DISK: u64 = 0x8000;
+const FILLER: u8 = 0xa5;
+
+/// Devices, and the image behind the disks: they are opened once.
+struct Shelf {
+    all: Vec<Arc<dyn Device>>,
+    image: NamedTempFile,
+    memory: Memory,
+}
+
+thread_local! {
+    static SHELF: OnceCell<Shelf> = const { OnceCell::new() };
+}
+
+fuzz_target!(|input: &[u8]| SHELF.with(|shelf| play(shelf.get_or_init(shelf_of_devices), input)));
+
+fn play(shelf: &Shelf, input: &[u8]) {
+    let mut draw = Draw::new(input);
+    let number = usize::from(draw.byte()) % shelf.all.len();
+    let device = Arc::clone(&shelf.all[number]);
+    let index = usize::from(draw.byte()) % device.queues().len();
+    let memory = &shelf.memory;
+    let zeros = vec![0; usize::try_from(PIECE).expect("small")];
+    for piece in [0, SECOND] {
+        memory.write_slice(&zeros, GuestAddress(piece)).expect("RAM");
+    }
+    let size = 1 << (draw.byte() % 5);
+    let features = device.features() & draw.qword() | 1 << 32;
+    let made = fill(memory, size, &mut draw);
+
+    let mut queue = Queue::new(MOST).expect("a power of two");
+    queue.try_set_size(size).expect("less than most");
+    queue.try_set_desc_table_address(GuestAddress(TABLE)).expect("aligned");
+    queue.try_set_avail_ring_address(GuestAddress(AVAILABLE)).expect("aligned");
+    queue.try_set_used_ring_address(GuestAddress(USED)).expect("aligned");
+    queue.set_event_idx(draw.flag());
+    queue.set_ready(true);
+    // The device may have written over it: its own word counts, where it has one.
+    let before = image(shelf);
+    let sane = Worker::once(device, index, (memory.clone(), queue, features), Box::new(Deaf))
+        .expect("a descriptor");
+
+    let after = image(shelf);
+    assert_eq!(after.len() as u64, DISK, "the image has another length");
+    if number == READ_ONLY {
+        assert!(after == before, "a read-only disk was written");
+    }
+    assert!(!sane || made <= size, "a ring of {size} with {made} requests was served");
+}
+
+/// Puts what the input says into RAM; how many requests the ring claims to have.
+fn fill(memory: &Memory, size: u16, draw: &mut Draw<'_>) -> u16 {
+    let place = |draw: &mut Draw<'_>| match draw.byte() % 8 {
+        0 => draw.qword(),
+        1 => SECOND + PIECE - u64::from(draw.byte()),
+        2 => PIECE - u64::from(draw.byte()),
+        3 => TABLE + u64::from(draw.word()) % 0x3000,
+        near => REQUESTS + u64::from(near) * 0x400 + u64::from(draw.byte()),
+    };
+    for at in 0..u64::from(draw.byte()) % 24 {
+        let (address, length) = (place(draw), u32::from(draw.word()));
+        let length = if draw.byte() % 16 == 0 { length << 16 } else { length };
+        let (flags, next) = (u16::from(draw.byte() % 8), u16::from(draw.byte() % 24));
+        let descriptor = [
+            &address.to_le_bytes()[..],
+            &length.to_le_bytes(),
+            &flags.to_le_bytes(),
+            &next.to_le_bytes(),
+        ];
+        let _ = memory.write_slice(&descriptor.concat(), GuestAddress(TABLE + 16 * at));
+    }
+    for near in 3..8 {
+        let (kind, sector) = (u32::from(draw.byte() % 16), u64::from(draw.byte()));
+        let header = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes(), draw.bytes(8)];
+        let at = GuestAddress(REQUESTS + near * 0x400);
+        let _ = memory.write_slice(&header.concat(), at);
+    }
+    let made = u16::from(draw.byte() % 20);
+    for entry in 0..made.min(size) {
+        let slot = GuestAddress(AVAILABLE + 4 + 2 * u64::from(entry));
+        let _ = memory.write_obj(u16::from(draw.byte() % 24), slot);
+    }
+    let _ = memory.write_obj(made, GuestAddress(AVAILABLE + 2));
+    made
+}
+
+/// Where the read-only disk stands on the shelf.
+const READ_ONLY: usize = 1;
+
+fn shelf_of_devices() -> Shelf {
+    let image = NamedTempFile::new().expect("a file");
+    image.as_file().write_all_at(&[FILLER; DISK as usize], 0).expect("room for it");
+    let sizes = [MOST; 2];
+    // Two opened images would be locked against each other.
+    let copy = NamedTempFile::new().expect("a file");
+    copy.as_file().write_all_at(&[FILLER; DISK as usize], 0).expect("room for it");
+    let disk = |path: &Path, readonly| -> Arc<dyn Device> {
+        let access = Access { readonly, ..Access::default() };
+        let store = Disk::open(path, access).expect("an image");
+        Arc::new(Disk::new(store, "disk".into(), "serial", &sizes))
+    };
+    let (writable, readonly) = (disk(copy.path(), false), disk(image.path(), true));
+    let random = Rng::open(Path::new("/dev/zero"), "rng".into()).expect("zeros");
+    let choices = Choices { deflate_on_oom: true, reporting: true };
+    let balloon = Balloon::new(Arc::new(Pages), choices, 0, "balloon".into());
+    let tap = File::options().read(true).write(true).open("/dev/null").expect("a device");
+    let all = Offloads { csum: true, tso: true, ufo: true };
+    let net = Net::new(tap, "net".into(), Mac([2, 0, 0, 0, 0, 1]), all, MOST);
+    let memory = [0, SECOND].map(|start| (GuestAddress(start), PIECE as usize));
+    Shelf {
+        all: vec![writable, readonly, Arc::new(random), Arc::new(balloon), Arc::new(net)],
+        image,
+        memory: Memory::from_ranges(&memory).expect("RAM"),
+    }
+}
+
+fn image(shelf: &Shelf) -> Vec<u8> {
+    let length = shelf.image.as_file().metadata().expect("a file").len();
+    let mut content = vec![0; usize::try_from(length).expect("small")];
+    shelf.image.as_file().read_exact_at(&mut content, 0).expect("all of it");
+    content
+}
+
+/// The host, which takes whole pages of RAM.
+struct Pages;
+
+impl Surplus for Pages {
+    fn give_back(&self, guest: u64, size: u64) -> io::Result<bool> {
+        assert!(guest % PAGE == 0 && size % PAGE == 0 && size > 0, "{size} bytes at {guest:#x}");
+        Ok(true)
+    }
+}
+
+/// Nobody hears of anything.
+struct Deaf;
+
+impl Vectors for Deaf {
+    fn count(&self) -> u16 {
+        0
+    }
+
+    fn apply(&mut self, _changes: &[Change]) -> Result<(), Vec<Unapplied>> {
+        Ok(())
+    }
+
+    fn trigger(&mut self, _vector: u16) -> io::Result<Arc<EventFd>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn pending(&self, _vector: u16) -> bool {
+        false
+    }
+
+    fn forget(&mut self, _vector: u16) {}
+
+    fn delivery(&self, _vector: u16) -> Delivery {
+        Delivery::default()
+    }
+
+    fn reset(&mut self) {}
+
+    fn give_back(&mut self) {}
+}

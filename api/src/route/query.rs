@@ -33,15 +33,17 @@ impl Query {
         self.0.remove(name)
     }
 
-    /// The value of a parameter that is a whole number.
+    /// The value of a parameter that is a whole number, as large as JSON's clients have them (`int64`).
     ///
     /// # Errors
     /// One sentence, if it is something else.
     pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
-        let number = |text: String| match text.parse() {
+        let number = |text: String| match text.parse::<i64>().map(u64::try_from) {
             // A sign is no digit.
-            Ok(number) if text.bytes().all(|digit| digit.is_ascii_digit()) => Ok(number),
-            Ok(_) | Err(_) => Err(format!("`{name}` is {text:?}, and no whole number")),
+            Ok(Ok(number)) if text.bytes().all(|digit| digit.is_ascii_digit()) => Ok(number),
+            Ok(_) | Err(_) => {
+                Err(format!("`{name}` is {text:?}, and no whole number up to {}", i64::MAX))
+            }
         };
         self.take(name).map(number).transpose()
     }
@@ -121,8 +123,8 @@ mod tests {
         let number =
             |text: &str| Query::parse(&format!("/x?id={text}"), &["id"]).unwrap().number("id");
 
-        assert_eq!(number("0018446744073709551615"), Ok(Some(u64::MAX)));
-        for wrong in ["", "-1", "%2B1", "1.5", "0x1", "18446744073709551616", "one"] {
+        assert_eq!(number("009223372036854775807"), Ok(Some(i64::MAX as u64)));
+        for wrong in ["", "-1", "%2B1", "1.5", "0x1", "9223372036854775808", "one"] {
             assert!(number(wrong).is_err(), "{wrong}");
         }
         assert_eq!(Query::default().number("id"), Ok(None));

@@ -198,7 +198,7 @@ fn wait_for_events_is_bounded_and_a_number() {
     assert_eq!(of("?wait_ms=600000"), Ok(Request::Events(longest)));
     for (query, why) in [
         ("?wait_ms=600001", "`wait_ms` is at most 600000; ask again after that"),
-        ("?since=-1", "`since` is \"-1\", and no whole number"),
+        ("?since=-1", "`since` is \"-1\", and no whole number up to 9223372036854775807"),
     ] {
         let fault = of(query).unwrap_err();
         assert_eq!((fault.code, fault.chain[1].as_str()), (code::API_BAD_QUERY, why));

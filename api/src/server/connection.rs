@@ -68,7 +68,7 @@ struct Discard {
 /// A request that cannot be read to its end.
 struct Broken {
     fault: Fault,
-    allow: &'static [Method],
+    allow: Vec<Method>,
     expected: usize,
 }
 
@@ -192,7 +192,9 @@ impl Connection {
             }
             Ok(()) => {}
             Err(ConnectionError::ConnectionClosed) => self.ended = true,
-            Err(ConnectionError::ParseError(error)) => self.broken = Some(diagnose(&error)),
+            Err(ConnectionError::ParseError(error)) => {
+                self.broken = Some(self.stream.with_latest(|latest| diagnose(&error, latest)));
+            }
             Err(ConnectionError::StreamReadError(error)) => match error.errno() {
                 libc::EAGAIN => return Some(Turn::Wait),
                 libc::EINTR => {}
@@ -255,7 +257,7 @@ impl Connection {
     }
 
     fn refuse(&mut self, broken: &Broken) {
-        self.say(&Err(broken.fault.clone()), broken.allow, After::Close);
+        self.say(&Err(broken.fault.clone()), &broken.allow, After::Close);
         self.state = State::Discarding(Discard { expected: broken.expected, seen: 0 });
     }
 
@@ -296,7 +298,8 @@ fn wishes(request: &micro_http::Request) -> After {
     }
 }
 
-fn diagnose(error: &RequestError) -> Broken {
+/// `latest` is what came last, with the mistake in it.
+fn diagnose(error: &RequestError, latest: &[u8]) -> Broken {
     match error {
         RequestError::SizeLimitExceeded(_, size) => too_large(*size),
         RequestError::HeaderError(HttpHeaderError::SizeLimitExceeded(_)) => too_large(0),
@@ -306,7 +309,7 @@ fn diagnose(error: &RequestError) -> Broken {
                 code::API_WRONG_METHOD,
                 "unknown method; GET and PUT are the only ones",
             ),
-            allow: &[Method::Get, Method::Put],
+            allow: allowed_instead(latest),
             expected: 0,
         },
         RequestError::BodyWithoutPendingRequest
@@ -320,6 +323,18 @@ fn diagnose(error: &RequestError) -> Broken {
     }
 }
 
+/// What the path of the request line with an unknown method answers to; all that any path
+/// does, if that line is not to be found whole.
+fn allowed_instead(latest: &[u8]) -> Vec<Method> {
+    let named = latest.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut words = line.trim_ascii_end().split(|byte| *byte == b' ');
+        let (method, path, version) = (words.next()?, words.next()?, words.next()?);
+        let line = Method::try_from(method).is_err() && version.starts_with(b"HTTP/");
+        line.then(|| std::str::from_utf8(path).ok().and_then(route::allowed))?
+    });
+    named.map_or_else(|| vec![Method::Get, Method::Put], |method| vec![method])
+}
+
 /// `size` is that of the body, as far as it is known.
 fn too_large(size: usize) -> Broken {
     Broken {
@@ -328,7 +343,7 @@ fn too_large(size: usize) -> Broken {
             code::API_TOO_LARGE,
             format_args!("the request is too large; a body may have {MAX_BODY} bytes"),
         ),
-        allow: &[],
+        allow: Vec::new(),
         // Some of it may have come in the chunk that named the size.
         expected: size.saturating_sub(CHUNK),
     }
@@ -337,5 +352,5 @@ fn too_large(size: usize) -> Broken {
 fn bad_http(why: &str) -> Broken {
     let mut fault = Fault::plain(Status::BadRequest, code::API_BAD_HTTP, "cannot read the request");
     fault.chain.push(why.to_owned());
-    Broken { fault, allow: &[], expected: 0 }
+    Broken { fault, allow: Vec::new(), expected: 0 }
 }

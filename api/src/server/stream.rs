@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "accept4 and recvmsg with the flags we need have no safe form")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -41,17 +41,24 @@ pub(super) struct Stream(Rc<Inner>);
 struct Inner {
     socket: UnixStream,
     received: Cell<usize>,
+    /// What came last, as long as micro_http's buffer at most.
+    latest: RefCell<Vec<u8>>,
 }
 
 impl Stream {
     /// Serves the client at the other end of `socket`, which must not block.
     pub(super) fn new(socket: UnixStream) -> Self {
-        Self(Rc::new(Inner { socket, received: Cell::new(0) }))
+        Self(Rc::new(Inner { socket, received: Cell::new(0), latest: RefCell::default() }))
     }
 
     /// Bytes received since the start (modulo the word size).
     pub(super) fn received(&self) -> usize {
         self.0.received.get()
+    }
+
+    /// Gives `look` what was received last: micro_http keeps nothing of a request that it refuses.
+    pub(super) fn with_latest<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        look(&self.0.latest.borrow())
     }
 
     /// Receives and forgets at most `limit` bytes; 0 at the end.
@@ -83,7 +90,16 @@ impl ScmSocket for Stream {
 
     unsafe fn recv_with_fds(&self, slices: &mut [iovec], _fds: &mut [RawFd]) -> Received {
         // SAFETY: the caller's promise is the same.
-        unsafe { self.receive(slices) }
+        let received = unsafe { self.receive(slices) };
+        if let (Ok((count, _)), Some(slice)) = (received.as_ref(), slices.first()) {
+            let (start, length) = (slice.iov_base.cast::<u8>().cast_const(), slice.iov_len);
+            // SAFETY: the kernel has just written that much there, and not past the slice.
+            let bytes = unsafe { std::slice::from_raw_parts(start, length.min(*count)) };
+            let mut latest = self.0.latest.borrow_mut();
+            latest.clear();
+            latest.extend_from_slice(bytes);
+        }
+        received
     }
 }
 

@@ -141,7 +141,10 @@ fn schemas_have_the_fields_of_the_types() {
         assert_eq!(contract.fits(schema, &example), Ok(()), "{name}");
         for (field, default) in known(name) {
             let default: Value = serde_json::from_str(default).unwrap();
-            assert_eq!(list(&schema["properties"][field]["enum"]), [default], "{name}.{field}");
+            let field = &schema["properties"][field];
+            let null = (!default.is_null() && field["nullable"] == true).then_some(Value::Null);
+            let values: Vec<_> = [default].into_iter().chain(null).collect();
+            assert_eq!(list(&field["enum"]), values, "{name}: {field}");
         }
     }
 }

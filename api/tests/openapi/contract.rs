@@ -60,10 +60,13 @@ impl Contract {
     /// Whether `value` is what `schema` describes.
     pub fn fits(&self, schema: &Value, value: &Value) -> Result<(), Misfit> {
         let schema = self.resolved(schema);
-        if value.is_null() && schema["nullable"] == true {
-            return Ok(());
-        }
         let misfit = |what: &str| Err(Misfit::Shape(format!("{value} {what}")));
+        let words = list(&schema["enum"]);
+        let listed = words.is_empty() || words.contains(value);
+        if value.is_null() && schema["nullable"] == true {
+            // OpenAPI 3.0.3: a list of values has null in it, or null is none of them.
+            return if listed { Ok(()) } else { misfit("is not in the list") };
+        }
         for part in list(&schema["allOf"]) {
             self.fits(part, value)?;
         }
@@ -71,8 +74,7 @@ impl Contract {
         if !choices.is_empty() && choices.iter().all(|choice| self.fits(choice, value).is_err()) {
             return misfit("is none of the alternatives");
         }
-        let words = list(&schema["enum"]);
-        if !words.is_empty() && !words.contains(value) {
+        if !listed {
             return misfit("is not in the list");
         }
         match schema["type"].as_str() {
@@ -91,7 +93,9 @@ impl Contract {
         let number = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from));
         let bound = |name: &str| schema[name].as_i64().map(i128::from);
         let below = number.zip(bound("minimum")).is_some_and(|(number, least)| number < least);
-        let above = number.zip(bound("maximum")).is_some_and(|(number, most)| number > most);
+        let width = (schema["format"] == "int64").then_some(i128::from(i64::MAX));
+        let most = bound("maximum").into_iter().chain(width).min();
+        let above = number.zip(most).is_some_and(|(number, most)| number > most);
         if below || above { Err(Misfit::Bounds(value.to_string())) } else { Ok(()) }
     }
 

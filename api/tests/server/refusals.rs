@@ -60,14 +60,18 @@ fn chunked_body_is_refused_and_never_executed() {
 
 #[test]
 fn unknown_method_is_told_which_there_are() {
-    let scene = Scene::new();
-    let mut client = scene.connect();
+    for (path, right) in
+        [("/api/v1/vmm.ping?x", "GET"), ("/api/v1/vm.boot", "PUT"), ("*", "GET, PUT")]
+    {
+        let scene = Scene::new();
+        let mut client = scene.connect();
 
-    client.send("BREW /api/v1/vmm.ping HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        client.send(&format!("BREW {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
 
-    let text = client.rest();
-    assert!(text.starts_with("HTTP/1.1 405 \r\n"), "{text}");
-    assert!(text.contains("\r\nAllow: GET, PUT\r\n"), "{text}");
+        let text = client.rest();
+        assert!(text.starts_with("HTTP/1.1 405 \r\n"), "{text}");
+        assert!(text.contains(&format!("\r\nAllow: {right}\r\n")), "{text}");
+    }
 }
 
 #[test]

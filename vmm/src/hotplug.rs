@@ -40,11 +40,12 @@ use std::time::{Duration, Instant};
 use api::mailbox::Reply;
 use api::request::Response;
 use api::schema::device::PciDeviceInfo;
-use devices::pci::Address;
 use devices::pci::bus::Reservation;
+use devices::pci::{Address, Segment};
 use devices::vfio::counters::Counter;
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::{AttachError, Iommu};
+use devices::vfio::room::Others;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -319,9 +320,7 @@ impl Bay {
         let what = match spec.named(id.clone()) {
             Wanted::Host(spec) => {
                 let function = self.find(&spec.path)?;
-                let near = self.devices.values().filter(|d| d.address.segment == segment);
-                let others = near.filter_map(|device| device.function.clone()).collect();
-                What::Host(Passing { spec, function, others })
+                What::Host(Passing { spec, function, others: self.others(segment) })
             }
             Wanted::Disk(spec) => What::Disk(spec),
             Wanted::Net(spec) => What::Net(spec),
@@ -329,12 +328,23 @@ impl Bay {
             Wanted::Vsock(spec) => What::Vsock(spec),
             Wanted::Served(spec) => {
                 self.is_free(&spec.socket)?;
-                What::Served(spec)
+                What::Served(spec, self.others(segment))
             }
             Wanted::Balloon(spec) => What::Balloon(spec),
         };
         let place = self.roots.reserve(segment, slot)?;
         Ok(build::Plan { id, what, place, host: self.host.clone() })
+    }
+
+    /// Functions of a segment, for which there is room: what others emulate, once it has come.
+    fn others(&self, segment: Segment) -> Others {
+        let near = || self.devices.values().filter(|device| device.address.segment == segment);
+        let served = |device: &Device| match device.function() {
+            Some(Occupant::Served(served)) => served.function.needs().to_vec(),
+            Some(Occupant::Host(_) | Occupant::Own(_)) | None => Vec::new(),
+        };
+        let of_host = near().filter_map(|device| device.function.clone()).collect();
+        Others { of_host, of_servers: near().flat_map(served).collect() }
     }
 
     /// The function at `path`, which is not ours already.

@@ -26,6 +26,7 @@ use crate::vfio::interrupts::{Abilities, Choices, Interrupts};
 use crate::vfio::iommu::Attachment;
 use crate::vfio::notices::Notices;
 use crate::vfio::resets::Means;
+use crate::vfio::room::Need;
 use crate::vfio::sys::device::{Device, ROM_REGION};
 use crate::vfio::user::{Lent, Remote, Server};
 
@@ -63,6 +64,7 @@ pub struct Passthrough {
     device: Arc<Device>,
     dma: Dma,
     about: About,
+    needs: Vec<Need>,
 }
 
 /// What the host knows and says of a function.
@@ -153,6 +155,13 @@ impl Opened {
         self.config.interrupt_pin().checked_sub(1).filter(|pin| works && *pin < 4)
     }
 
+    /// What its BARs and its ROM need of the guest's addresses.
+    pub fn needs(&self) -> Vec<Need> {
+        let describe = |index| describe(&self.device, &self.config, index);
+        let size = |size: u64| size.checked_next_power_of_two().unwrap_or(u64::MAX);
+        (0..bar::COUNT).filter_map(describe).map(|(kind, bytes)| (kind, size(bytes))).collect()
+    }
+
     /// Makes the guest's side. BARs in `unmapped` stay trapped.
     pub fn finish(
         self,
@@ -160,7 +169,7 @@ impl Opened {
         (vectors, line, choices): (Box<dyn Vectors>, Option<Box<dyn Line>>, Choices),
         unmapped: &[u8],
     ) -> Passthrough {
-        let abilities = self.abilities();
+        let (abilities, needs) = (self.abilities(), self.needs());
         let Self { device, config, dma, about } = self;
         let wiring = Arc::clone(&device);
         let interrupts = Arc::new(Interrupts::new(abilities, choices, wiring, vectors, line));
@@ -174,7 +183,7 @@ impl Opened {
         }
         let placements = Placements::new(answers, spaces, Arc::clone(&device));
         let registers = Registers { placements, bars, config, command: 0, powered: true };
-        Passthrough { registers: Mutex::new(registers), interrupts, device, dma, about }
+        Passthrough { registers: Mutex::new(registers), interrupts, device, dma, about, needs }
     }
 }
 
@@ -235,6 +244,11 @@ impl Passthrough {
     /// Its name on the host: `0000:01:00.0`, or its server's socket.
     pub fn name(&self) -> &str {
         &self.about.name
+    }
+
+    /// What its BARs and its ROM need of the guest's addresses.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
     }
 
     /// What there is to reset it.

@@ -28,30 +28,37 @@ pub struct NoRoom {
     there: u64,
 }
 
-/// Checks that `function` fits beside `others`.
-pub fn fits(
-    function: &HostFunction,
-    others: &[HostFunction],
-    apertures: &Apertures,
-) -> Result<(), NoRoom> {
-    let own = resources(function);
-    let all: Vec<_> = others.iter().flat_map(resources).chain(own.iter().copied()).collect();
-    match short(&own, &all, apertures) {
-        None => Ok(()),
-        Some((window, needed, there)) => {
-            let name = function.name().to_owned();
-            Err(NoRoom { name, window, needed, there })
-        }
+/// A BAR or the ROM: what it is, and its bytes.
+pub type Need = (Kind, u64);
+
+/// The functions that there are.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Functions of the host's, of which its kernel knows what they need.
+    pub of_host: Vec<HostFunction>,
+    /// What functions of servers need, which are to be asked for it.
+    pub of_servers: Vec<Need>,
+}
+
+impl Others {
+    /// Checks that the function `name`, which needs `own`, fits beside them.
+    pub fn leave_room(
+        &self,
+        name: &str,
+        own: &[Need],
+        apertures: &Apertures,
+    ) -> Result<(), NoRoom> {
+        let of_host = self.of_host.iter().flat_map(of_host);
+        let all: Vec<_> = of_host.chain(self.of_servers.iter().chain(own).copied()).collect();
+        let name = name.to_owned();
+        short(own, &all, apertures)
+            .map_or(Ok(()), |(window, needed, there)| Err(NoRoom { name, window, needed, there }))
     }
 }
 
 /// The first window that `own` needs and that is too small for `all`: its name, the
 /// bytes needed, the bytes there.
-fn short(
-    own: &[(Kind, u64)],
-    all: &[(Kind, u64)],
-    apertures: &Apertures,
-) -> Option<(&'static str, u64, u64)> {
+fn short(own: &[Need], all: &[Need], apertures: &Apertures) -> Option<(&'static str, u64, u64)> {
     own.iter().find_map(|&(kind, _)| {
         let (name, window) = window(kind, apertures);
         let beside = all.iter().filter(|(kind, _)| self::window(*kind, apertures).0 == name);
@@ -72,14 +79,14 @@ fn window(kind: Kind, apertures: &Apertures) -> (&'static str, &Range<u64>) {
 
 /// What the BARs and the ROM of a function are, as the host's kernel found them.
 /// Nothing if it does not say: then nothing is known to be wrong.
-fn resources(function: &HostFunction) -> Vec<(Kind, u64)> {
+pub fn of_host(function: &HostFunction) -> Vec<Need> {
     let file = function.file("resource");
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines().take(BARS + 1).enumerate().filter_map(|(index, line)| read(index, line)).collect()
 }
 
 /// Reads `0xSTART 0xEND 0xFLAGS`.
-fn read(index: usize, line: &str) -> Option<(Kind, u64)> {
+fn read(index: usize, line: &str) -> Option<Need> {
     let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
     let numbers: Vec<u64> = line.split_whitespace().filter_map(hex).collect();
     let [start, end, flags] = numbers[..] else { return None };
@@ -126,6 +133,18 @@ mod tests {
         assert_eq!(short(&[half], &[half, half], &all), None);
         let three = short(&[half], &[half, half, half], &all);
         assert_eq!(three, Some(("memory below 4 GiB", 0x1800_0000, 0x1000_0000)));
+    }
+
+    #[test]
+    fn functions_of_servers_take_room_and_are_refused_where_there_is_none() {
+        let (half, all) = ((M32, 0x800_0000), apertures());
+        let others = Others { of_servers: vec![half], ..Others::default() };
+
+        assert_eq!(others.leave_room("u1", &[half], &all), Ok(()));
+        let refused = others.leave_room("u1", &[half, half], &all).unwrap_err().to_string();
+        assert!(refused.contains("BARs of u1") && refused.contains("0x18000000"), "{refused}");
+        let huge = others.leave_room("u1", &[(M64, u64::MAX), (M64, u64::MAX)], &all);
+        assert!(huge.is_err());
     }
 
     #[test]

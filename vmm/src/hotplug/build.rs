@@ -11,7 +11,7 @@ use devices::vfio::host::HostFunction;
 use devices::vfio::interrupts::Choices;
 use devices::vfio::iommu::AttachError;
 use devices::vfio::progress::{Phase, Progress};
-use devices::vfio::room;
+use devices::vfio::room::{self, Others};
 
 use super::occupant::Occupant;
 use super::roots::Place;
@@ -47,8 +47,8 @@ pub(super) enum What {
     Rng(RngSpec),
     /// Sockets to programs of the host.
     Vsock(VsockSpec),
-    /// A function that another process emulates.
-    Served(UserDeviceSpec),
+    /// A function that another process emulates, and those beside it.
+    Served(UserDeviceSpec, Others),
     /// A balloon.
     Balloon(BalloonSpec),
 }
@@ -64,7 +64,7 @@ impl What {
             Self::Net(spec) => (Wanted::Net(spec.clone()), None),
             Self::Rng(spec) => (Wanted::Rng(spec.clone()), None),
             Self::Vsock(spec) => (Wanted::Vsock(spec.clone()), None),
-            Self::Served(spec) => (Wanted::Served(spec.clone()), None),
+            Self::Served(spec, _) => (Wanted::Served(spec.clone()), None),
             Self::Balloon(spec) => (Wanted::Balloon(spec.clone()), None),
         }
     }
@@ -75,7 +75,7 @@ pub(super) struct Passing {
     pub(super) spec: DeviceSpec,
     pub(super) function: HostFunction,
     /// Those that its segment has or is getting.
-    pub(super) others: Vec<HostFunction>,
+    pub(super) others: Others,
 }
 
 /// A device ready to be shown to the guest. Fields are in teardown order.
@@ -118,9 +118,9 @@ impl Plan {
                 progress.enter(Phase::Opening);
                 own::vsock(&spec, place, &host)
             }
-            What::Served(spec) => {
+            What::Served(spec, others) => {
                 progress.enter(Phase::Opening);
-                served::build(spec, place, &host)
+                served::build(spec, place, &others, &host)
             }
             What::Balloon(spec) => {
                 progress.enter(Phase::Opening);
@@ -134,7 +134,8 @@ impl Passing {
     /// What can be found out without opening anything; the number of its group.
     fn check(&self, place: &Place) -> Result<u32, AddError> {
         let number = self.function.check()?;
-        room::fits(&self.function, &self.others, &place.spaces.apertures)?;
+        let own = room::of_host(&self.function);
+        self.others.leave_room(self.function.name(), &own, &place.spaces.apertures)?;
         Ok(number)
     }
 

@@ -7,6 +7,7 @@ use std::thread::{Builder, JoinHandle};
 
 use devices::vfio::function::{Opened, Passthrough};
 use devices::vfio::interrupts::Choices;
+use devices::vfio::room::Others;
 use devices::vfio::user::{Carrier, Connection, Server};
 
 use super::build::{Built, Guests};
@@ -33,7 +34,12 @@ struct Thread {
 }
 
 /// Connects to the server and asks it what it has.
-pub(super) fn build(spec: UserDeviceSpec, place: Place, host: &Host) -> Result<Built, AddError> {
+pub(super) fn build(
+    spec: UserDeviceSpec,
+    place: Place,
+    others: &Others,
+    host: &Host,
+) -> Result<Built, AddError> {
     let UserDeviceSpec { socket, .. } = spec;
     let failed = |error| AddError::Server(socket.clone(), error);
     let (connection, carrier) = Server::connect(&socket, &host.memory).map_err(failed)?;
@@ -41,7 +47,8 @@ pub(super) fn build(spec: UserDeviceSpec, place: Place, host: &Host) -> Result<B
     let (server, lent) = Server::greet(&thread.connection).map_err(failed)?;
     let name = socket.display().to_string();
     let opened = Opened::served(server, lent, &name, Arc::clone(&host.bell));
-    let opened = opened.map_err(|error| AddError::Open(name, error))?;
+    let opened = opened.map_err(|error| AddError::Open(name.clone(), error))?;
+    others.leave_room(&name, &opened.needs(), &place.spaces.apertures)?;
     let Place { address, reservation: place, spaces } = place;
     let guests = Guests { host, address, spaces };
     let (function, relayed) = guests.finish(opened, Choices::default(), &[])?;

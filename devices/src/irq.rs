@@ -1,9 +1,13 @@
 //! Interrupts, seen from the device's side: ports that the machine implements.
 
+mod sys;
+
 use std::io;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
+
+pub use self::sys::take;
 
 /// Where one message-signalled interrupt goes: the address and data a guest
 /// writes in its table (PCI 3.0, 6.8.2).

@@ -5,6 +5,7 @@ use std::io;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::irq;
 use crate::vfio::sys::device::{Device, Notice};
 
 /// One function's notices. They end when the function is closed; what was said
@@ -41,8 +42,7 @@ impl Notices {
 
     /// Takes what has been said.
     pub fn take(&self) -> Said {
-        // An error only says that nothing was said.
-        let count = |event: &Option<EventFd>| event.as_ref().and_then(|event| event.read().ok());
+        let count = |event: &Option<EventFd>| event.as_ref().and_then(irq::take);
         Said { errors: count(&self.failed).unwrap_or(0), wanted: count(&self.wanted).is_some() }
     }
 }

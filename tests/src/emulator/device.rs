@@ -5,8 +5,11 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::Duration;
 
 use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::wire::{Answer, Channel, DMA_READ, DMA_WRITE, MOST_DESCRIPTORS, Message, bytes, words};
 
@@ -29,12 +32,15 @@ pub mod register {
     pub const COPY_BY_MESSAGES: u64 = 0x14;
     /// Copies that have been done.
     pub const DONE: u64 = 0x18;
-    /// What the last copy failed with; an errno.
+    /// What the last copy failed with, or the cut; an errno.
     pub const FAILURE: u64 = 0x1c;
     /// Reads what was written.
     pub const SCRATCH: u64 = 0x20;
-    /// Written: 1, it never answers again, from this write on; 2, it dies; 3, its answers make no sense.
+    /// Written: 1, it never answers again, from this write on; 2, it dies; 3, its answers make no sense; 4, it tries to
+    /// cut off the file of its memory.
     pub const MOOD: u64 = 0x24;
+    /// Written: vectors that are wired fire, the first so many of them, again and again for as long as the emulator lives.
+    pub const STORM: u64 = 0x28;
 }
 
 /// Regions, by VFIO's numbers.
@@ -52,6 +58,9 @@ const CONFIG_SIZE: usize = 0x100;
 const PENDING_BEHIND: usize = 0x8000;
 /// The part of the memory that may be mapped.
 const MAPPABLE: Range<u64> = 0x1000..MEMORY_SIZE;
+
+/// A guest that is interrupted without end would not get to anything else.
+const BETWEEN_STORMS: Duration = Duration::from_millis(2);
 
 /// Its one capability.
 const MSIX: usize = 0x40;
@@ -105,7 +114,10 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn new(shape: Shape) -> io::Result<Self> {
-        let memory = tempfile::tempfile()?;
+        let memory = File::from(memfd_create(
+            c"emulator",
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        )?);
         memory.set_len(MEMORY_SIZE)?;
         let mood = if shape.mute { Mood::Silent } else { Mood::Sane };
         let vectors = (0..shape.vectors).map(|_| (None, false)).collect();
@@ -307,10 +319,29 @@ impl Device {
                     3 => Mood::Garbled,
                     _ => Mood::Sane,
                 };
+                if value == 4 {
+                    // Whoever has mapped it may have seen to it that this fails.
+                    let failure =
+                        self.memory.set_len(0).err().and_then(|error| error.raw_os_error());
+                    self.set(register::FAILURE, failure.unwrap_or(0).unsigned_abs());
+                }
             }
+            register::STORM => self.storm(value)?,
             _ => {}
         }
         Ok(())
+    }
+
+    fn storm(&self, count: u32) -> io::Result<()> {
+        let first = self.vectors.iter().take(usize::try_from(count).unwrap_or(0));
+        let wired = first.filter_map(|(event, _)| event.as_ref());
+        let mut events = wired.map(File::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let storm = move || loop {
+            // It fails only when the count is full: nobody is owed more.
+            events.iter_mut().for_each(|event| drop(event.write(&1_u64.to_ne_bytes())));
+            thread::sleep(BETWEEN_STORMS);
+        };
+        thread::Builder::new().name("storm".to_owned()).spawn(storm).map(drop)
     }
 
     /// Through the files that the guest's memory is in.

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use devices::irq::{Line, LineEnds};
+use devices::irq::{Line, LineEnds, take};
 use devices::pci::Slot;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -45,8 +45,7 @@ impl Ends {
     /// Forgets what was signalled.
     fn drain(&self) {
         for end in [&self.trigger, &self.resample] {
-            // Fails only if there is nothing: the eventfd does not block.
-            let _ = end.read();
+            take(end);
         }
     }
 }

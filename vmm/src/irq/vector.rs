@@ -20,7 +20,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devices::irq::Message;
+use devices::irq::{Message, take};
 use devices::vfio::counters::Counter;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -114,7 +114,7 @@ impl Vector {
             return false;
         };
         // Empty when a promotion came first: then the kernel has delivered it.
-        if event.read().is_err() {
+        if take(event).is_none() {
             return false;
         }
         self.relayed.bump();
@@ -153,8 +153,7 @@ impl State {
     /// Takes what has been signalled while masked, and sends nothing for it.
     pub(super) fn drain(&self) {
         if let (None, Some(event)) = (self.target, &self.event) {
-            // Fails only if there is nothing: the eventfd does not block.
-            let _ = event.read();
+            take(event);
         }
     }
 

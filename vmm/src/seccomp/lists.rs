@@ -2,9 +2,9 @@
 //! why if its name does not.
 
 use libc::{
-    CLONE_THREAD, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_OFD_SETLK, F_SETFD, F_SETFL,
-    MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, PR_GET_NAME, PR_SET_NAME, PR_SET_NO_NEW_PRIVS,
-    PROT_EXEC,
+    CLONE_THREAD, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFD, F_GETFL, F_OFD_SETLK,
+    F_SETFD, F_SETFL, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, PR_GET_NAME, PR_SET_NAME,
+    PR_SET_NO_NEW_PRIVS, PROT_EXEC,
 };
 
 use super::Kind;
@@ -134,6 +134,8 @@ const COMMON: &[Call] = &[
     call(libc::SYS_read),
     call(libc::SYS_write),
     call(libc::SYS_writev),
+    // An eventfd's count, without waiting.
+    call(libc::SYS_preadv2),
     call(libc::SYS_futex),
     call(libc::SYS_brk),
     call(libc::SYS_madvise),
@@ -216,6 +218,9 @@ const DESCRIPTOR_FLAGS: Call = one_of(
         constant(F_GETFL),
         constant(F_SETFL),
         constant(F_DUPFD_CLOEXEC),
+        // A file that a vfio-user server has sent keeps its size.
+        constant(F_GET_SEALS),
+        constant(F_ADD_SEALS),
     ],
 );
 

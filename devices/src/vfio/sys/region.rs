@@ -15,6 +15,9 @@ use super::size_of;
 pub(in crate::vfio) const GET_REGION_INFO: u32 = 8;
 /// No description is longer: the sparse list has a handful of areas.
 const MOST_BYTES: u32 = 64 << 10;
+/// Nor are more of its areas mapped, each of which costs a mapping and a memory slot: a server could
+/// use up all that this process may have.
+const MOST_AREAS: usize = 32;
 /// Header of a capability: id, version, offset of the next.
 const CAPABILITY_HEADER: usize = 8;
 
@@ -130,7 +133,7 @@ impl Info {
     /// Count, reserved, then pairs of offset and size.
     fn areas_at(&self, at: usize) -> Vec<Range<u64>> {
         let room = (self.0.len() * 4).saturating_sub(at + 8) / 16;
-        let count = usize::try_from(self.u32(at)).unwrap_or(0).min(room);
+        let count = usize::try_from(self.u32(at)).unwrap_or(0).min(room).min(MOST_AREAS);
         let area = |index: usize| {
             let (offset, size) = (self.u64(at + 8 + index * 16), self.u64(at + 16 + index * 16));
             offset..offset.saturating_add(size)
@@ -165,6 +168,18 @@ mod tests {
         (info.0[18], info.0[19]) = (u32::MAX, u32::MAX);
 
         assert_eq!(info.region().unwrap().mappable, [0..0x1000]);
+    }
+
+    #[test]
+    fn no_more_than_a_handful_of_areas_is_mapped() {
+        let mut info = sparse(0);
+        info.0[10] = u32::MAX;
+        info.0.resize(12, 0);
+        for page in 1..1000 {
+            info.0.extend([(page % 8) << 12, 0, 0x1000, 0]);
+        }
+
+        assert_eq!(info.region().unwrap().mappable.len(), MOST_AREAS);
     }
 
     #[test]

@@ -28,6 +28,11 @@ use crate::vfio::sys::socket::{Socket, wait};
 /// How long an answer may take. A vCPU stands still meanwhile, and Linux complains of a
 /// processor that did so for 20 s.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So many patiences an operation may take, of however many messages it is: the server
+/// says how few bytes and descriptors go with one.
+const OPERATION: u32 = 2;
+/// So many its device may take until it is open.
+const OPENING: u32 = 4;
 /// With so many bytes on their way out, no more is read: a server that does not take
 /// its answers gets no others.
 const MOST_UNSENT: usize = 4 << 20;
@@ -82,6 +87,8 @@ struct State {
     asked: BTreeMap<u16, Asked>,
     next: u16,
     lost: Option<Why>,
+    /// Until its device is open: when it has to be.
+    open_by: Option<Instant>,
     /// Of the device, if there is one yet.
     health: Option<Arc<Health>>,
 }
@@ -115,8 +122,9 @@ pub(super) fn meet(
     memory: Memory,
     patience: Duration,
 ) -> io::Result<(Arc<Connection>, Carrier)> {
+    let open_by = Some(Instant::now() + patience * OPENING);
     let connection = Arc::new(Connection {
-        state: Mutex::default(),
+        state: Mutex::new(State { open_by, ..State::default() }),
         changed: Condvar::new(),
         bell: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         patience,
@@ -129,14 +137,34 @@ pub(super) fn meet(
 }
 
 impl Connection {
-    /// Asks, and waits for the answer.
+    /// Meets a server that is there already, and waits less for it, or more.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    #[cfg(feature = "fuzzing")]
+    pub fn meet(
+        server: std::os::unix::net::UnixStream,
+        memory: Memory,
+        patience: Duration,
+    ) -> io::Result<(Arc<Self>, Carrier)> {
+        meet(Socket::new(server)?, memory, patience)
+    }
+
+    /// When an operation that begins now has to be over.
+    pub(super) fn limit(&self) -> Instant {
+        Instant::now() + self.patience * OPERATION
+    }
+
+    /// Asks, and waits for the answer; a message of an operation that is over by `limit`.
     ///
     /// # Errors
     /// The errno that the server has answered, or `BrokenPipe` with the reason why the
     /// connection is lost.
-    pub(super) fn ask(&self, question: Question<'_>) -> io::Result<Answer> {
-        let (deadline, name) = (Instant::now() + self.patience, question.command.name());
+    pub(super) fn ask(&self, question: Question<'_>, limit: Instant) -> io::Result<Answer> {
+        let (alone, name) = (Instant::now() + self.patience, question.command.name());
         let mut state = self.lock();
+        let limit = state.open_by.map_or(limit, |open_by| limit.min(open_by));
+        let deadline = alone.min(limit);
         let id = state.enter(question)?;
         self.ring();
         loop {
@@ -147,7 +175,10 @@ impl Connection {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 drop(state);
-                self.lose(&format!("it has not answered {name} within {:?}", self.patience));
+                self.lose(&match alone <= limit {
+                    true => format!("it has not answered {name} within {:?}", self.patience),
+                    false => format!("it is too slow: {name} is not the first that takes long"),
+                });
                 state = self.lock();
                 continue;
             }
@@ -156,9 +187,10 @@ impl Connection {
         }
     }
 
-    /// Has `health` told when the connection is lost, or now if it is.
+    /// Its device is open: has `health` told when the connection is lost, or now if it is.
     pub(in crate::vfio) fn tell(&self, health: &Arc<Health>) {
         let mut state = self.lock();
+        state.open_by = None;
         state.health = Some(Arc::clone(health));
         let lost = state.stands();
         drop(state);

@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 use std::sync::{Mutex, PoisonError};
 
 use vfio_bindings::bindings::vfio::{
-    VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE,
-    VFIO_REGION_INFO_FLAG_MMAP,
+    VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
+    VFIO_IRQ_SET_DATA_NONE, VFIO_REGION_INFO_FLAG_MMAP,
 };
 
 use super::enable::Enables;
@@ -25,6 +25,8 @@ const WITHIN: u64 = (1 << REGION_SHIFT) - 1;
 
 /// Words of what the protocol says of a device; the kernel may say more.
 const DEVICE_WORDS: usize = 4;
+/// Words of what it says of an interrupt index.
+const IRQ_WORDS: usize = 4;
 /// Words of a region's description before its capabilities, and where among them its flags, index, size and
 /// offset are.
 const REGION_WORDS: usize = 8;
@@ -57,15 +59,19 @@ impl Remote {
         self.copy("DEVICE_GET_INFO", &body, info)
     }
 
+    /// Vectors are always added one by one, and one that its server does not add is refused. Where they all go
+    /// off and on again, each is owed an event that we write, and with a server at its other descriptor we might
+    /// wait in that.
     fn irq_info(&self, info: &mut [u32]) -> io::Result<()> {
-        let index = info.get(INDEX).copied();
+        let info = info.get_mut(..IRQ_WORDS).ok_or(io::ErrorKind::InvalidInput)?;
+        let index = info[INDEX];
         let (body, _) = self.server.describe(Command::IrqInfo, info)?;
         self.copy("DEVICE_GET_IRQ_INFO", &body, info)?;
-        if info.get(INDEX).copied() == index {
-            Ok(())
-        } else {
-            Err(self.server.misled("DEVICE_GET_IRQ_INFO"))
+        if info[INDEX] != index {
+            return Err(self.server.misled("DEVICE_GET_IRQ_INFO"));
         }
+        info[FLAGS] &= !VFIO_IRQ_INFO_NORESIZE;
+        Ok(())
     }
 
     /// The server's offset is one in a file of its own; ours says which region it is.
@@ -96,6 +102,7 @@ impl Remote {
     /// VFIO takes a block of vectors at once; a server as many descriptors as go with a
     /// message, and none to take vectors off.
     fn set_irqs(&self, set: &[u32]) -> io::Result<()> {
+        let limit = self.server.limit();
         let (set, data) = set.split_first_chunk().ok_or(io::ErrorKind::InvalidInput)?;
         let &[_argsz, flags, index, start, count] = set;
         let off = [VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, index, 0, 0];
@@ -104,7 +111,7 @@ impl Remote {
             if asked == off {
                 self.enables.set(&self.server, index, None)?;
             }
-            return self.server.set_irqs(asked, &[]);
+            return self.server.set_irqs(asked, &[], limit);
         }
         let blocks = blocks(start, data, self.server.most_descriptors);
         let several = blocks.len() > 1;
@@ -112,12 +119,12 @@ impl Remote {
             let fds: Vec<RawFd> =
                 block.iter().map(|fd| fd.cast_signed()).filter(|fd| *fd >= 0).collect();
             let count = u32::try_from(block.len()).map_err(io::Error::other)?;
-            self.server.set_irqs([flags, index, start, count], &fds)
+            self.server.set_irqs([flags, index, start, count], &fds, limit)
         };
         if let Err(error) = blocks.into_iter().try_for_each(wire) {
             if several {
                 // As the kernel does: a block that fails is undone whole.
-                self.server.set_irqs(off, &[])?;
+                self.server.set_irqs(off, &[], limit)?;
             }
             return Err(error);
         }
@@ -166,14 +173,7 @@ impl DeviceFile for Remote {
         let (file, base) = files.get(&(position >> REGION_SHIFT)).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "its server has sent no file to map")
         })?;
-        let start = base.checked_add(position & WITHIN);
-        let end = start.and_then(|start| start.checked_add(size));
-        match (start, end) {
-            (Some(start), Some(end)) if end <= file.metadata()?.len() => {
-                Mmap::new(file, start, size, protection)
-            }
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "its file is shorter than it")),
-        }
+        Mmap::of_memory(file, base.saturating_add(position & WITHIN), size, protection)
     }
 }
 

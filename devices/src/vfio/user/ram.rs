@@ -131,12 +131,9 @@ impl Lent {
             connection.ram().lock().push(guest.clone());
             lent.ranges.push(guest);
             let descriptors = &[file];
-            connection.ask(Question {
-                command: Command::DmaMap,
-                body: &body,
-                most: 0,
-                descriptors,
-            })?;
+            let command = Command::DmaMap;
+            let asked = Question { command, body: &body, most: 0, descriptors };
+            connection.ask(asked, connection.limit())?;
         }
         Ok(lent)
     }
@@ -148,7 +145,7 @@ impl Lent {
         let most = body.len();
         let descriptors = &[];
         let asked = Question { command: Command::DmaUnmap, body: &body, most, descriptors };
-        self.connection.ask(asked).map(drop)
+        self.connection.ask(asked, self.connection.limit()).map(drop)
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::{Answer, Carrier, Connection, Question, connect};
 use super::ram::{Lent, Memory, NotShared, check_shared};
@@ -72,7 +73,7 @@ impl Server {
         let body = [&numbers, text.as_bytes()].concat();
         let asked =
             Question { command: Command::Version, body: &body, most: MOST_TEXT, descriptors: &[] };
-        let answer = connection.ask(asked)?.body;
+        let answer = connection.ask(asked, connection.limit())?.body;
         let half =
             |at: usize| answer.get(at..)?.first_chunk().map(|half| u16::from_ne_bytes(*half));
         let (Some(major), Some(minor)) = (half(0), half(2)) else {
@@ -104,26 +105,39 @@ impl Server {
         words: &[u32],
     ) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
         let most = words.first().and_then(|argsz| usize::try_from(*argsz).ok()).unwrap_or(0);
-        let Answer { body, descriptors } = self.ask(command, &bytes(words), most)?;
+        let limit = self.limit();
+        let Answer { body, descriptors } = self.ask(command, &bytes(words), most, limit)?;
         Ok((body, descriptors.into_iter().next()))
+    }
+
+    /// When an operation that begins now has to be over.
+    pub(super) fn limit(&self) -> Instant {
+        self.connection.limit()
     }
 
     /// Wires interrupts, as `set` says: flags, index, start and count. `descriptors` are
     /// eventfds, at most as many as it takes at once.
-    pub(super) fn set_irqs(&self, set: [u32; 4], descriptors: &[RawFd]) -> io::Result<()> {
+    pub(super) fn set_irqs(
+        &self,
+        set: [u32; 4],
+        descriptors: &[RawFd],
+        limit: Instant,
+    ) -> io::Result<()> {
         let [flags, index, start, count] = set;
         let body = bytes(&[20, flags, index, start, count]);
         let (command, most) = (Command::SetIrqs, NOTHING);
-        self.connection.ask(Question { command, body: &body, most, descriptors }).map(drop)
+        let asked = Question { command, body: &body, most, descriptors };
+        self.connection.ask(asked, limit).map(drop)
     }
 
     /// Reads a region, in pieces that it can send.
     pub(super) fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        let mut at = offset;
+        let (mut at, limit) = (offset, self.limit());
         for piece in data.chunks_mut(self.most_data) {
             let count = u32::try_from(piece.len()).map_err(io::Error::other)?;
             let body = region_access(at, region, count);
-            let answer = self.ask(Command::RegionRead, &body, ACCESS + piece.len())?.body;
+            let most = ACCESS + piece.len();
+            let answer = self.ask(Command::RegionRead, &body, most, limit)?.body;
             match answer.split_at_checked(ACCESS) {
                 Some((access, read)) if *access == body && read.len() == piece.len() => {
                     piece.copy_from_slice(read);
@@ -137,11 +151,12 @@ impl Server {
 
     /// Writes a region, in pieces that it can take. It has taken them when this returns.
     pub(super) fn write(&self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut at = offset;
+        let (mut at, limit) = (offset, self.limit());
         for piece in data.chunks(self.most_data) {
             let count = u32::try_from(piece.len()).map_err(io::Error::other)?;
             let access = region_access(at, region, count);
-            let answer = self.ask(Command::RegionWrite, &[&access, piece].concat(), ACCESS)?.body;
+            let body = [&access, piece].concat();
+            let answer = self.ask(Command::RegionWrite, &body, ACCESS, limit)?.body;
             if answer != access {
                 return Err(self.misled("REGION_WRITE"));
             }
@@ -152,7 +167,7 @@ impl Server {
 
     /// Resets the device.
     pub(super) fn reset(&self) -> io::Result<()> {
-        self.ask(Command::Reset, &[], NOTHING).map(drop)
+        self.ask(Command::Reset, &[], NOTHING, self.limit()).map(drop)
     }
 
     /// An answer to something else than what was asked: nothing that follows can be
@@ -163,8 +178,14 @@ impl Server {
         io::Error::new(io::ErrorKind::BrokenPipe, why)
     }
 
-    fn ask(&self, command: Command, body: &[u8], most: usize) -> io::Result<Answer> {
-        self.connection.ask(Question { command, body, most, descriptors: &[] })
+    fn ask(
+        &self,
+        command: Command,
+        body: &[u8],
+        most: usize,
+        limit: Instant,
+    ) -> io::Result<Answer> {
+        self.connection.ask(Question { command, body, most, descriptors: &[] }, limit)
     }
 }
 

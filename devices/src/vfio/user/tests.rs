@@ -20,7 +20,7 @@ use super::wire::{Command, DMA_READ, DMA_WRITE, HEADER, Header, MOST_DATA, bytes
 use super::*;
 use crate::memory::{Backing, Window, Windows};
 use crate::pci::Function;
-use crate::pci::bar::Apertures;
+use crate::pci::bar::{Apertures, Kind};
 use crate::vfio::bars::GuestSpaces;
 use crate::vfio::function::{Opened, Passthrough};
 use crate::vfio::health::{Condition, Health, News};
@@ -124,7 +124,7 @@ impl Scene {
     fn reset(&self) -> io::Result<()> {
         let asked =
             connection::Question { command: Command::Reset, body: &[], most: 0, descriptors: &[] };
-        self.connection.ask(asked).map(drop)
+        self.connection.ask(asked, self.connection.limit()).map(drop)
     }
 }
 
@@ -469,6 +469,20 @@ fn reset_of_a_function_whose_server_is_lost_fails_and_it_stays_broken() {
 }
 
 #[test]
+fn function_says_how_much_room_it_needs_before_it_is_finished() {
+    let scene = Scene::answering(|got| match (got.header.command, wire::words(&got.body).nth(2)) {
+        (5, Some(0)) => got.header.reply(32).message(&bytes(&[32, 3, 0, 0, 0x1001, 1, 0, 0])),
+        _ => plain_function(got),
+    });
+    let (server, lent) = Server::greet(&scene.connection).unwrap();
+    let bell = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let opened = Opened::served(server, lent, "/run/u.sock", bell).unwrap();
+
+    // A BAR decodes a power of two, here 8 GiB; its register, 0x5a..., says which kind it is.
+    assert_eq!(opened.needs(), [(Kind::Memory32 { prefetchable: true }, 2 << 32)]);
+}
+
+#[test]
 fn regions_and_answers_that_make_no_sense_make_no_function() {
     type Spoil = fn(&Got) -> Option<Vec<u32>>;
     let scripts: [(&str, Spoil); 4] = [
@@ -492,4 +506,47 @@ fn regions_and_answers_that_make_no_sense_make_no_function() {
 
         assert!(refused.to_string().contains(expected), "{expected}: {refused}");
     }
+}
+
+#[test]
+fn server_that_is_slow_again_and_again_is_not_waited_for_again_and_again() {
+    const SLOW: Duration = Duration::from_millis(60);
+    // Each answer comes in time: one byte of what is read.
+    let scene = Scene::new(MOMENT, |peer| {
+        let mut pace = Duration::ZERO;
+        while let Some(got) = peer.next() {
+            thread::sleep(pace);
+            match got.header.command {
+                9 => {
+                    let body = [&got.body[..], &[0]].concat();
+                    peer.send(&got.header.reply(body.len()).message(&body));
+                    pace = SLOW;
+                }
+                _ => peer.send(&agreeable(&got, r#"{"max_data_xfer_size":1}"#)),
+            }
+        }
+    });
+    let bell = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    scene.connection.tell(&Arc::new(Health::new(bell)));
+    let remote = Remote::new(scene.server());
+    let begun = Instant::now();
+
+    let error = remote.read_at(0, &mut [0; 256]).unwrap_err();
+
+    assert!(error.to_string().contains("too slow: REGION_READ"), "{error}");
+    assert!(begun.elapsed() < SLOW * 64, "one by one they would have taken long");
+}
+
+#[test]
+fn device_that_takes_long_to_open_step_by_step_is_given_up() {
+    let scene = Scene::new(MOMENT, |peer| {
+        while let Some(got) = peer.next() {
+            thread::sleep(MOMENT / 2);
+            peer.send(&got.header.reply(0).message(&[]));
+        }
+    });
+    let steps = (0..100).take_while(|_| scene.reset().is_ok()).count();
+
+    assert!((1..10).contains(&steps), "{steps}");
+    assert!(scene.reset().unwrap_err().to_string().contains("too slow"));
 }

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use api::schema::interrupts::InterruptMode;
 use serde_json::{Value, json};
+use tests::artifacts::pack_program;
 use tests::bench::{Bench, Stimulus};
 use tests::emulator::{Emulator, IDENTITY, Shape, register};
-use tests::error::{ensure, same};
+use tests::error::{Doing, ensure, same};
 use tests::meanwhile::pinging;
 use tests::monitor::Monitor;
 use tests::registers::{Registers, Width, read_memory, write_memory};
 use tests::tally::Row;
 use tests::wait::{Look, until};
+use tests::wide::Wide;
 use tests::{Host, Options, Result, Vm, in_lab};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_emulator");
@@ -27,9 +29,12 @@ const SHAPE: Shape = Shape { vectors: 2048, split: true, mute: false };
 #[test]
 fn function_of_another_process_interrupts_copies_and_goes_like_one_of_the_host_s() {
     in_lab(|host| {
-        let mut vm = options().boot()?;
+        let dir = tempfile::tempdir().doing("make a folder")?;
+        let archive = dir.path().join("vectors.cpio");
+        pack_program(env!("CARGO_BIN_EXE_vectors"), "vectors", dir.path(), &archive)?;
+        let mut vm = Options { archives: vec![archive], ..options() }.boot()?;
         let before = vm.settled_descriptors(host)?;
-        for (vectors, split) in [(2048, true), (1, false)] {
+        for (vectors, split) in [(2048, true), (100, false)] {
             let emulator = Emulator::start(PROGRAM, Shape { vectors, split, mute: false })?;
             let bdf = plug(&vm, &emulator)?;
             let mut bench =
@@ -37,6 +42,7 @@ fn function_of_another_process_interrupts_copies_and_goes_like_one_of_the_host_s
             same("vectors", &bench.msix.count, &vectors)?;
             interrupts(&mut bench, vectors - 1)?;
             let function = bench.msix.function.clone();
+            all_interrupt(&mut vm, &bdf, vectors, split)?;
             memory(&mut vm, &function)?;
             copies(&mut vm, &function)?;
             vm.mode_becomes("u0", InterruptMode::Msix)?;
@@ -70,6 +76,20 @@ fn interrupts(bench: &mut Bench<'_>, number: u16) -> Result {
     bench.counts(&vector, before + 3)?;
     bench.pending_are(&[])?;
     bench.mask(&vector)
+}
+
+/// Each of its vectors is pending while it is masked, interrupts once when it is unmasked, and once more when it fires then. All are
+/// the kernel's in the end.
+fn all_interrupt(vm: &mut Vm, bdf: &str, vectors: u16, split: bool) -> Result {
+    let pending = if split { "4:0" } else { "2:0x8000" };
+    let said = vm.guest.run(&format!("vectors {bdf} {vectors} {pending}"))?;
+    let delivered = 2 * u64::from(vectors);
+    same(
+        "what the guest counted",
+        &said.trim(),
+        &&*format!("vectors {vectors} delivered {delivered}"),
+    )?;
+    Wide::of(vm, "u0", bdf)?.come_up(vectors.into())
 }
 
 /// BAR 1: the first page is the server's to answer for, the others are mapped.
@@ -113,22 +133,18 @@ fn server_that_dies_hangs_or_talks_nonsense_is_told_and_stops_nobody() {
         let monitor = Monitor::new()?;
         let mut vm = Options { arguments: monitor.arguments(), ..options() }.boot()?;
         let before = vm.settled_descriptors(host)?;
-        for (mood, why) in [
-            (Some(1), "has not answered REGION_WRITE"),
-            (Some(2), "has closed the connection"),
-            (Some(3), "sends what is no message"),
-            // Nobody asks it anything at that moment.
-            (None, "has closed the connection"),
+        for (end, why) in [
+            (End::Stops, "has not answered REGION_WRITE"),
+            (End::Dies, "has closed the connection"),
+            (End::TalksNonsense, "sends what is no message"),
+            (End::IsKilledWhileItFires, "has closed the connection"),
         ] {
             let mut emulator = Emulator::start(PROGRAM, SHAPE)?;
             let function = use_first(&mut vm, &emulator)?;
             let failing =
                 monitor.of("u0")?.iter().filter(|event| *event == "device-failing").count();
 
-            match mood {
-                Some(mood) => misbehave(&mut vm, &function, mood)?,
-                None => emulator.kill()?,
-            }
+            bring_about(end, &mut vm, &function, &mut emulator)?;
 
             until_failing(&monitor, failing + 1, why)?;
             let failure = vm.info()?["device_tree"]["u0"]["failure"].take();
@@ -142,19 +158,75 @@ fn server_that_dies_hangs_or_talks_nonsense_is_told_and_stops_nobody() {
             vm.remove("u0")?;
             vm.descriptors_return_to(host, before)?;
         }
-        // It can be had again, from a server that lives.
+        // It can be had again, from a server that lives, and that cannot take back what it let us map.
         let emulator = Emulator::start(PROGRAM, SHAPE)?;
-        use_first(&mut vm, &emulator)?;
-        vm.remove("u0")
+        let function = use_first(&mut vm, &emulator)?;
+        cut_off(&mut vm, &function)?;
+        vm.remove("u0")?;
+        vm.descriptors_return_to(host, before)
     });
 }
 
-/// Has the server misbehave in the middle of a write; the API answers meanwhile.
-fn misbehave(vm: &mut Vm, function: &Registers, mood: u64) -> Result {
+/// How a server ends, for its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It is stopped (SIGSTOP), which the guest's next access finds out.
+    Stops,
+    /// In the middle of an access.
+    Dies,
+    /// In its answer to an access.
+    TalksNonsense,
+    /// Its vectors fire without end, and nobody asks it anything.
+    IsKilledWhileItFires,
+}
+
+/// The API answers meanwhile.
+fn bring_about(end: End, vm: &mut Vm, function: &Registers, emulator: &mut Emulator) -> Result {
+    let (at, value) = match end {
+        End::Stops => {
+            emulator.stop()?;
+            (register::SCRATCH, 7)
+        }
+        End::Dies => (register::MOOD, 2),
+        End::TalksNonsense => (register::MOOD, 3),
+        End::IsKilledWhileItFires => {
+            storm(vm, &function.bdf)?;
+            return emulator.kill();
+        }
+    };
     let guest = &mut vm.guest;
-    let write = || function.write32(guest, 0, register::MOOD, mood);
-    let ((), latencies) = pinging(&vm.api, write)?;
+    let ((), latencies) = pinging(&vm.api, || function.write32(guest, 0, at, value))?;
     ensure(latencies.longest() < AWAKE, || format!("the API was not awake: {latencies}"))
+}
+
+/// Two live vectors fire until their server ends.
+fn storm(vm: &mut Vm, bdf: &str) -> Result {
+    let mut bench = Bench::new(vm, "u0", bdf, Stimulus::Emulator)?.without_driver()?;
+    for (number, row) in [(0, Row::Posted), (1, Row::Nested)] {
+        let vector = bench.spare(number, row, 0)?;
+        bench.unmask(&vector)?;
+    }
+    let function = bench.msix.function.clone();
+    function.write32(&mut bench.vm.guest, 0, register::STORM, 2)?;
+    for row in [Row::Posted, Row::Nested] {
+        let begun = row.count(&mut bench.vm.guest)?;
+        until("more interrupts", Duration::from_secs(60), || {
+            let now = row.count(&mut bench.vm.guest)?;
+            Ok(if now > begun + 10 { Look::Holds(()) } else { Look::NotYet(now.to_string()) })
+        })?;
+    }
+    Ok(())
+}
+
+/// The file behind a mapped BAR cannot be cut off under the guest.
+fn cut_off(vm: &mut Vm, function: &Registers) -> Result {
+    function.write32(&mut vm.guest, 1, 0x1010, 7)?;
+
+    function.write32(&mut vm.guest, 0, register::MOOD, 4)?;
+
+    let failure = function.read32(&mut vm.guest, 0, register::FAILURE)?;
+    same("EPERM", &failure, &1)?;
+    same("memory of BAR 1", &function.read32(&mut vm.guest, 1, 0x1010)?, &7)
 }
 
 fn until_failing(monitor: &Monitor, times: usize, why: &str) -> Result {

@@ -1,9 +1,12 @@
 //! An emulator that runs beside a VMM, for as long as a scene wants it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::Shape;
@@ -44,6 +47,13 @@ impl Emulator {
     pub fn kill(&mut self) -> Result {
         self.child.kill().doing("kill the emulator")?;
         self.child.wait().doing("wait for the emulator").map(drop)
+    }
+
+    /// Stops it where it is (SIGSTOP).
+    pub fn stop(&self) -> Result {
+        let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
+        let pid = pid.map_err(|error| Error::Unexpected(format!("no process: {error}")))?;
+        kill(pid, Signal::SIGSTOP).map_err(io::Error::from).doing("stop the emulator")
     }
 
     fn listens(&mut self) -> Result<Look<()>> {

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -87,6 +88,16 @@ pub fn pack_program(program: &str, name: &str, dir: &Path, archive: &Path) -> Re
         fs::copy(library, copy).doing(format!("copy {library}"))?;
     }
     pack(&root, archive)
+}
+
+/// Makes `long` of an initramfs and the archives after it; the kernel unpacks one after the other.
+pub fn append(initramfs: &Path, archives: &[PathBuf], long: &Path) -> Result {
+    let mut file = File::create(long).doing("make an initramfs")?;
+    for part in std::iter::once(initramfs).chain(archives.iter().map(PathBuf::as_path)) {
+        let mut part = File::open(part).doing(format!("open {}", part.display()))?;
+        io::copy(&mut part, &mut file).doing("append to an initramfs")?;
+    }
+    Ok(())
 }
 
 /// What the lab's environment says about `name`.

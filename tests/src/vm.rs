@@ -1,7 +1,6 @@
 //! A `hotbay` process with its guest: started with options, driven over its API socket, killed when dropped.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +10,7 @@ use api::schema::interrupts::{DeviceInterrupts, InterruptMode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::artifacts::{Flavour, binary};
+use crate::artifacts::{Flavour, append, binary};
 use crate::error::{Doing, Error, Result};
 use crate::evidence;
 use crate::guest::Guest;
@@ -44,6 +43,8 @@ pub struct Options {
     pub archives: Vec<PathBuf>,
     /// More arguments for `hotbay`.
     pub arguments: Vec<String>,
+    /// Another `hotbay` than the one built here.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -57,6 +58,7 @@ impl Default for Options {
             devices: Vec::new(),
             archives: Vec::new(),
             arguments: Vec::new(),
+            program: None,
         }
     }
 }
@@ -99,17 +101,14 @@ impl Options {
             return Ok(plain);
         }
         let long = dir.path().join("initramfs");
-        let mut file = File::create(&long).doing("make an initramfs")?;
-        for part in [&plain].into_iter().chain(&self.archives) {
-            let mut part = File::open(part).doing(format!("open {}", part.display()))?;
-            io::copy(&mut part, &mut file).doing("append to an initramfs")?;
-        }
+        append(&plain, &self.archives, &long)?;
         Ok(long)
     }
 
     fn command(&self, socket: &Path, serial: &Path, initramfs: &Path) -> Result<Command> {
         let kernel = if self.elf { self.flavour.elf()? } else { self.flavour.kernel()? };
-        let mut command = Command::new(binary("hotbay"));
+        let program = self.program.clone().unwrap_or_else(|| binary("hotbay"));
+        let mut command = Command::new(program);
         command.arg("--api-socket").arg(socket);
         command.arg("--kernel").arg(kernel);
         command.arg("--initramfs").arg(initramfs);
@@ -128,7 +127,7 @@ impl Options {
 impl Vm {
     /// Process id of the VMM.
     pub fn pid(&self) -> u32 {
-        self.process.child.id()
+        self.process.id()
     }
 
     /// Answer to `vm.info`.
@@ -251,13 +250,19 @@ pub fn add_body(bdf: &Bdf, id: &str) -> Value {
 
 /// A child that does not outlive its scene, and whose log is kept as evidence.
 #[derive(Debug)]
-struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    fn start(mut command: Command, log: PathBuf) -> Result<Self> {
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Starts `command`, whose messages go to `log`.
+    pub(crate) fn start(mut command: Command, log: PathBuf) -> Result<Self> {
         let file = File::create(&log).doing("make a log file")?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let child = command.spawn().doing(format!("start {command:?}"))?;
@@ -265,11 +270,11 @@ impl Process {
     }
 
     /// Connects to a socket as soon as the process listens on it.
-    fn connect(&mut self, socket: &Path) -> Result<UnixStream> {
+    pub(crate) fn connect(&mut self, socket: &Path) -> Result<UnixStream> {
         until(&format!("a connection to {}", socket.display()), START_LIMIT, || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 let log = self.log()?;
-                return Err(Error::Unexpected(format!("hotbay ended with {status}: {log}")));
+                return Err(Error::Unexpected(format!("it ended with {status}: {log}")));
             }
             Ok(match UnixStream::connect(socket) {
                 Ok(stream) => Look::Holds(stream),
@@ -292,11 +297,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        evidence::keep("hotbay's threads", whereabouts(self.child.id()));
+        evidence::keep("the VMM's threads", whereabouts(self.child.id()));
         // Either fails only if the process has ended already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        evidence::keep("hotbay's log", self.log().unwrap_or_default());
+        evidence::keep("the VMM's log", self.log().unwrap_or_default());
     }
 }
 

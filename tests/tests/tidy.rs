@@ -68,6 +68,7 @@ const TESTS: &[&str] = &[
     "meanwhile",
     "metronome",
     "vm",
+    "peer",
     "held",
     "function",
     "registers",

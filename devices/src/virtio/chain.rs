@@ -4,6 +4,8 @@
 //! once; what the walk returns is a copy. Where buffers are is checked when they are
 //! used.
 
+use std::mem;
+
 use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
@@ -141,12 +143,11 @@ impl<'m> Area<'m> {
     /// There are not so many, or they are not in the RAM.
     pub fn read(&self, data: &mut [u8]) -> Result<(), Malformed> {
         let mut rest = data;
-        for slice in self.part(0, length(rest))?.slices()? {
-            let (head, tail) = rest.split_at_mut(slice.len().min(rest.len()));
-            slice.read_slice(head, 0).map_err(|_| Malformed::Outside)?;
+        self.each_slice(rest.len(), |slice| {
+            let (head, tail) = mem::take(&mut rest).split_at_mut(slice.len());
             rest = tail;
-        }
-        Ok(())
+            slice.read_slice(head, 0).map_err(|_| Malformed::Outside)
+        })
     }
 
     /// Copies `data` over the first bytes.
@@ -155,17 +156,36 @@ impl<'m> Area<'m> {
     /// There are not so many, or they are not in the RAM.
     pub fn write(&self, data: &[u8]) -> Result<(), Malformed> {
         let mut rest = data;
-        for slice in self.part(0, length(rest))?.slices()? {
-            let (head, tail) = rest.split_at(slice.len().min(rest.len()));
-            slice.write_slice(head, 0).map_err(|_| Malformed::Outside)?;
+        self.each_slice(rest.len(), |slice| {
+            let (head, tail) = rest.split_at(slice.len());
             rest = tail;
+            slice.write_slice(head, 0).map_err(|_| Malformed::Outside)
+        })
+    }
+
+    /// Does `step` with where the first `length` bytes are, in order; each request has a head and a status, so nothing
+    /// is allocated.
+    fn each_slice(
+        &self,
+        length: usize,
+        mut step: impl FnMut(VolatileSlice<'m>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        if u64::try_from(length).unwrap_or(u64::MAX) > self.len() {
+            return Err(Malformed::Short);
+        }
+        let mut rest = length;
+        for piece in &self.pieces {
+            let here = usize::try_from(piece.length).unwrap_or(usize::MAX).min(rest);
+            rest -= here;
+            if here == 0 {
+                continue;
+            }
+            for slice in self.memory.get_slices(GuestAddress(piece.address), here) {
+                step(slice.map_err(|_| Malformed::Outside)?)?;
+            }
         }
         Ok(())
     }
-}
-
-fn length(data: &[u8]) -> u64 {
-    u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod net;
 mod poll;
 mod registers;
 pub mod rng;
+pub mod room;
 #[cfg(test)]
 mod testing;
 mod transport;
@@ -41,6 +42,7 @@ use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use chain::Buffers;
+use room::Room;
 
 /// RAM as queues and requests reach it.
 pub type Memory = vm_memory::GuestMemoryMmap<()>;
@@ -88,6 +90,18 @@ pub trait Device: Send + Sync {
     /// Whatever is in the buffers, or wrong with them, is the driver's doing.
     fn serve(&self, queue: usize, features: u64, request: &Buffers<'_>) -> Served;
 
+    /// If requests of `queue` may fill several chains of a driver that has agreed to `features`:
+    /// how many bytes of them it wants at hand. Then [`Device::fill`] is called in place of
+    /// [`Device::serve`].
+    fn merges(&self, _queue: usize, _features: u64) -> Option<u64> {
+        None
+    }
+
+    /// Does one request that fills the first bytes of `room`, which may be empty.
+    fn fill(&self, _queue: usize, _features: u64, _room: &Room<'_>) -> Served {
+        Served::Later
+    }
+
     /// What it has done so far, by name.
     fn counters(&self) -> Vec<(&'static str, u64)>;
 }
@@ -100,6 +114,9 @@ pub enum Served {
     /// Not now: it stays in the queue until [`Device::source`] is readable, or the driver
     /// notifies.
     Later,
+    /// Not before there are so many bytes in the room, or it is full; what has been written
+    /// there stays.
+    More(u64),
 }
 
 /// How a device appears on the bus (4.1.2).

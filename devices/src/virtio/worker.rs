@@ -5,12 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use virtio_queue::{Error, QueueOwnedT, QueueT};
+use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
 
 use crate::virtio::backend;
 use crate::virtio::chain::Buffers;
 use crate::virtio::desk::{Desk, Order, Ready};
 use crate::virtio::interrupts::{Interrupts, Source};
+use crate::virtio::room::{Room, Used, publish};
 use crate::virtio::{Device, Memory, Served};
 
 /// What workers report: things that should not happen.
@@ -66,6 +67,7 @@ impl Worker {
     /// Serves the queue itself, as often as it is told to.
     fn serve_all(&self) -> io::Result<()> {
         let mut active = None;
+        let mut room = Room::default();
         let mut pause = Pause::Empty;
         loop {
             let source = (pause == Pause::Later).then(|| self.device.source(self.index)).flatten();
@@ -73,18 +75,18 @@ impl Worker {
             match self.desk.take() {
                 Some(Order::End) => return Ok(()),
                 Some(Order::Stop) => {
-                    active = None;
+                    (active, room) = (None, Room::default());
                     self.desk.let_go();
                 }
                 Some(Order::Serve(ready)) => {
                     self.device.begin(self.index, ready.features);
-                    active = Some(ready);
+                    (active, room) = (Some(ready), Room::default());
                 }
                 None => {}
             }
             pause = Pause::Empty;
             let Some(ready) = &mut active else { continue };
-            match self.serve(ready) {
+            match self.serve(ready, &mut room) {
                 Ok(reached) => pause = reached,
                 Err(error) => {
                     active = None;
@@ -102,8 +104,11 @@ impl Worker {
 
     /// Serves what there is, until notifications are on again, the device has to wait, or an
     /// order has come.
-    fn serve(&self, Ready { queue, features }: &mut Ready) -> Result<Pause, Error> {
-        let memory = &self.memory;
+    fn serve<'m>(&'m self, ready: &mut Ready, room: &mut Room<'m>) -> Result<Pause, Error> {
+        if let Some(want) = self.device.merges(self.index, ready.features) {
+            return self.fill(ready, room, want);
+        }
+        let (Ready { queue, features }, memory) = (ready, &self.memory);
         loop {
             queue.disable_notification(memory)?;
             while !self.desk.is_urgent() {
@@ -135,6 +140,57 @@ impl Worker {
             }
         }
     }
+
+    /// The same, of a queue whose requests may fill several chains; `most` bytes of them are
+    /// kept at hand if the driver has so many.
+    fn fill<'m>(
+        &'m self,
+        Ready { queue, features }: &mut Ready,
+        room: &mut Room<'m>,
+        most: u64,
+    ) -> Result<Pause, Error> {
+        let (memory, mut want) = (&self.memory, most);
+        loop {
+            queue.disable_notification(memory)?;
+            while !self.desk.is_urgent() {
+                let mut refused = Vec::new();
+                let gathered = room.gather((memory, queue), want, &mut refused)?;
+                self.refuse(queue, &refused)?;
+                match (room.is_empty(), refused.is_empty()) {
+                    (true, true) => break,
+                    (true, false) => continue,
+                    (false, _) => {}
+                }
+                match self.device.fill(self.index, *features, room) {
+                    Served::Filled(bytes) => {
+                        want = most;
+                        self.give_back(queue, &room.take(bytes))?;
+                    }
+                    Served::Later => return Ok(Pause::Later),
+                    Served::More(_) if gathered == 0 => break,
+                    Served::More(bytes) => want = most.max(bytes),
+                }
+            }
+            if self.desk.is_urgent() || !queue.enable_notification(memory)? {
+                return Ok(Pause::Empty);
+            }
+        }
+    }
+
+    /// Gives chains that break a rule back unfilled.
+    fn refuse(&self, queue: &mut Queue, refused: &[Used]) -> Result<(), Error> {
+        let count = u64::try_from(refused.len()).unwrap_or(u64::MAX);
+        self.trouble.malformed.fetch_add(count, Ordering::Relaxed);
+        // One by one: they belong to no common request.
+        refused.iter().try_for_each(|chain| self.give_back(queue, &[*chain]))
+    }
+
+    fn give_back(&self, queue: &mut Queue, used: &[Used]) -> Result<(), Error> {
+        if publish(queue, &self.memory, used)? {
+            self.interrupts.signal(Source::Queue(self.index));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(feature = "fuzzing")]
@@ -151,7 +207,7 @@ impl Worker {
         let desk = Arc::new(Desk::new(None)?);
         device.begin(index, features);
         let worker = Self { device, index, desk, interrupts, trouble: Arc::default(), memory };
-        Ok(worker.serve(&mut Ready { queue, features }).is_ok())
+        Ok(worker.serve(&mut Ready { queue, features }, &mut Room::default()).is_ok())
     }
 }
 

@@ -9,6 +9,8 @@ use libc::{c_int, c_short, c_uint, c_ulong, iovec};
 use vm_memory::VolatileSlice;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
+use crate::virtio::room::MOST_SLICES;
+
 /// `linux/if_tun.h`.
 const TUNSETIFF: c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: c_ulong = 0x4004_54d0;
@@ -17,8 +19,6 @@ const IFF_TAP: c_short = 0x2;
 const IFF_NO_PI: c_short = 0x1000;
 const IFF_VNET_HDR: c_short = 0x4000;
 
-/// Most slices of one call (IOV_MAX), and one of our own.
-pub(super) const MOST_SLICES: usize = 1023;
 /// Bytes of an interface's name, its end among them.
 pub(super) const NAME: usize = libc::IFNAMSIZ;
 
@@ -54,16 +54,19 @@ fn done(answer: c_int) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Reads one packet into `slices`, at most [`MOST_SLICES`]; its bytes. More than there is room
-/// for means that the rest of it is lost.
-pub(super) fn read(file: &File, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+/// Reads one packet into `slices`, at most [`MOST_SLICES`], and what does not fit into `more`; its
+/// bytes. A tap says how much it has written, not how long the packet was: if `more` is full, the
+/// rest of it may be lost.
+pub(super) fn read(
+    file: &File,
+    slices: &[VolatileSlice<'_>],
+    more: &mut [u8],
+) -> io::Result<usize> {
     let (mut vectors, _) = vectors(slices)?;
-    // A tap says how much it has written, not how long the packet was.
-    let mut more = 0_u8;
-    vectors.push(iovec { iov_base: (&raw mut more).cast(), iov_len: 1 });
+    vectors.push(iovec { iov_base: more.as_mut_ptr().cast(), iov_len: more.len() });
     let count = c_int::try_from(vectors.len()).map_err(io::Error::other)?;
     // SAFETY: each vector but the last is guest RAM that stays mapped as long as its slice lives; the
-    // guest may see and change it at any time, which plain bytes of its own may. The last is a byte of ours.
+    // guest may see and change it at any time, which plain bytes of its own may. The last is ours.
     count_of(unsafe { libc::readv(file.as_raw_fd(), vectors.as_ptr(), count) })
 }
 

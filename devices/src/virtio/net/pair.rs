@@ -1,0 +1,186 @@
+//! One pair of a card's queues and the tap's queue behind it: packets one way and the other.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::count::{Count, SHORTEST};
+use super::sys;
+use crate::virtio::Served;
+use crate::virtio::chain::Buffers;
+use crate::virtio::room::{MOST_SLICES, Room};
+
+/// Where in a packet's header the number of its buffers is (5.1.6).
+const NUM_BUFFERS: u64 = 10;
+/// Bytes of the header up to its end.
+const HEADER_END: u64 = super::HEADER as u64;
+/// Packets that do not fit in a row, before the worker looks up.
+const PATIENCE: usize = 64;
+/// More than any packet of a tap's has, its header included.
+const BIGGEST: usize = 68 << 10;
+
+/// The pair.
+pub(super) struct Pair {
+    tap: File,
+    /// The tap answers with errors: the interface has been deleted, say.
+    broken: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What the pair's lock is for. It is held while a packet is read, which does not block.
+#[derive(Default)]
+struct State {
+    spill: Spill,
+}
+
+/// The end of a packet that the guest had no room for yet; its beginning is in the guest's
+/// buffers. Nothing if it has no bytes.
+#[derive(Default)]
+struct Spill {
+    /// Made when it is first needed.
+    bytes: Vec<u8>,
+    /// Bytes of the whole packet.
+    total: u64,
+    /// Those of them that are in the guest's buffers.
+    within: u64,
+}
+
+impl Pair {
+    /// On a queue of a tap.
+    pub(super) fn new(tap: File) -> Self {
+        Self { tap, broken: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// What becomes readable when there is something to receive.
+    pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        (!self.broken.load(Ordering::Relaxed)).then(|| self.tap.as_fd())
+    }
+
+    /// A driver begins: what was for another one is lost.
+    pub(super) fn begin(&self) {
+        self.lock().spill.total = 0;
+    }
+
+    /// Packets to come are for a reader that takes these (`TUN_F_*`).
+    pub(super) fn set_offload(&self, flags: u32) -> io::Result<()> {
+        sys::set_offload(&self.tap, flags)
+    }
+
+    /// One packet into the buffer. One that does not fit leaves room for the next.
+    pub(super) fn receive(&self, request: &Buffers<'_>, count: &Count, name: &str) -> Served {
+        let Ok(slices) = request.writable.slices() else { return count.drop_one() };
+        let room = request.writable.len();
+        if room < SHORTEST || slices.len() > MOST_SLICES {
+            return count.drop_one();
+        }
+        for _ in 0..PATIENCE {
+            match sys::read(&self.tap, &slices, &mut [0]) {
+                Ok(0) => return self.fails(&io::ErrorKind::UnexpectedEof.into(), name),
+                Ok(bytes) if u64::try_from(bytes).is_ok_and(|bytes| bytes > room) => {
+                    count.loses_one();
+                }
+                Ok(bytes) => {
+                    // One packet is in one buffer, for a driver that has not agreed to more.
+                    let number = request.writable.part(NUM_BUFFERS, HEADER_END);
+                    let written = number.and_then(|at| at.write(&1_u16.to_le_bytes()));
+                    return match written {
+                        Ok(()) => count.passes(bytes, Served::Filled),
+                        Err(_) => count.drop_one(),
+                    };
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Served::Later,
+                    Some(libc::EINTR) => {}
+                    _ => return self.fails(&error, name),
+                },
+            }
+        }
+        Served::Later
+    }
+
+    /// One packet into as many chains as it takes. What the guest has no room for stays here
+    /// until it has.
+    pub(super) fn receive_merged(&self, room: &Room<'_>, count: &Count, name: &str) -> Served {
+        let mut state = self.lock();
+        let spill = &mut state.spill;
+        spill.bytes.resize(BIGGEST, 0);
+        for _ in 0..PATIENCE {
+            if let Some(served) = spill.settle(room, count) {
+                return served;
+            }
+            match sys::read(&self.tap, room.slices(), &mut spill.bytes) {
+                Ok(0) => return self.fails(&io::ErrorKind::UnexpectedEof.into(), name),
+                Ok(bytes) => spill.holds(bytes, room.bytes()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Served::Later,
+                    Some(libc::EINTR) => {}
+                    _ => return self.fails(&error, name),
+                },
+            }
+        }
+        Served::Later
+    }
+
+    /// The buffer to the tap, as one packet.
+    pub(super) fn send(&self, request: &Buffers<'_>, count: &Count, name: &str) -> Served {
+        let Ok(slices) = request.readable.slices() else { return count.drop_one() };
+        if request.readable.len() < SHORTEST {
+            return count.drop_one();
+        }
+        match sys::write(&self.tap, &slices) {
+            Ok(bytes) => count.passes(bytes, |_| Served::Filled(0)),
+            // The interface is down, its queue is full, or the packet makes no sense.
+            Err(error) => {
+                log::debug!("{name}: a packet is dropped: {error}");
+                count.drop_one()
+            }
+        }
+    }
+
+    /// Nothing comes from the tap any more: it is said once, for it stays so.
+    fn fails(&self, error: &io::Error, name: &str) -> Served {
+        if !self.broken.swap(true, Ordering::Relaxed) {
+            log::error!("{name}: its tap has failed, nothing is received any more: {error}");
+        }
+        Served::Later
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spill {
+    /// A packet of `bytes` has been read, the first of them into a room of `within`.
+    fn holds(&mut self, bytes: usize, within: u64) {
+        self.total = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.within = within.min(self.total);
+    }
+
+    /// What becomes of the packet that is here, if there is one. One that will never fit is lost.
+    fn settle(&mut self, room: &Room<'_>, count: &Count) -> Option<Served> {
+        let (total, within) = (self.total, self.within);
+        if total == 0 {
+            return None;
+        }
+        if total > room.bytes() && !room.is_full() {
+            return Some(Served::More(total));
+        }
+        self.total = 0;
+        let rest = usize::try_from(total - within).unwrap_or(usize::MAX);
+        // If there is no byte left, the packet may have had more than could be kept.
+        let rest = self.bytes.get(..rest).filter(|rest| rest.len() < BIGGEST);
+        let Some(rest) = rest.filter(|_| total <= room.bytes()) else {
+            count.loses_one();
+            return None;
+        };
+        let number = room.count(total).to_le_bytes();
+        let written = room.write(within, rest).and_then(|()| room.write(NUM_BUFFERS, &number));
+        match (written, usize::try_from(total)) {
+            (Ok(()), Ok(total)) => Some(count.passes(total, Served::Filled)),
+            _ => Some(count.drop_one()),
+        }
+    }
+}

@@ -21,15 +21,18 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(120);
 #[test]
 fn card_carries_data_both_ways_beside_one_that_comes_and_goes_and_both_survive_a_reboot() {
     in_lab(|host| {
-        let (lan, more) = (Tap::new("hb0", 70)?, Tap::new("hb1", 71)?);
+        let (lan, more) = (Tap::new("hb0", 70)?, Tap::with_several_queues("hb1", 71)?);
         let mut vm = with_card(&lan)?;
         lan.join(&mut vm)?;
         let before = vm.settled_descriptors(host)?;
         lan.carries(&mut vm)?;
 
         for _ in 0..2 {
-            vm.api.put_json("vm.add-net", &json!({ "tap": more.name, "id": "more" }))?.ok()?;
+            let card = json!({ "tap": more.name, "id": "more", "num_queues": 6 });
+            vm.api.put_json("vm.add-net", &card)?.ok()?;
             more.join(&mut vm)?;
+            // The guest's driver uses a pair for each of its processors.
+            more.has_queues(2)?;
             vm.mode_becomes("more", InterruptMode::Msix)?;
             vm.remove("more")?;
         }
@@ -69,8 +72,8 @@ fn tap_that_cannot_be_had_is_refused_and_one_that_goes_leaves_the_guest_alone() 
             ensure(refused.status == status && said.contains(code), || format!("{tap}: {said}"))?;
         }
         vm.descriptors_return_to(host, before)?;
-        let refused = vm.api.put_json("vm.add-net", &json!({ "tap": "hb1", "num_queues": 4 }))?;
-        same("the status of a field that is not acted on", &refused.status, &400)?;
+        let refused = vm.api.put_json("vm.add-net", &json!({ "tap": "hb1", "num_queues": 3 }))?;
+        same("the status of half a pair", &refused.status, &400)?;
 
         lan.delete()?;
         // What is sent is dropped, and nothing spins: the guest and the API are as awake as ever.
@@ -100,10 +103,18 @@ struct Tap {
 
 impl Tap {
     fn new(name: &'static str, network: u8) -> Result<Self> {
+        Self::made(name, network, &[])
+    }
+
+    fn with_several_queues(name: &'static str, network: u8) -> Result<Self> {
+        Self::made(name, network, &["multi_queue"])
+    }
+
+    fn made(name: &'static str, network: u8, more: &[&str]) -> Result<Self> {
         run(Command::new("modprobe").arg("tun"))?;
         let tap = Self { name, network };
         // hotbay has no capabilities: a tap is its user's, or not for it.
-        ip(&["tuntap", "add", "dev", name, "mode", "tap", "user", "root"])?;
+        ip(&[&["tuntap", "add", "dev", name, "mode", "tap", "user", "root"], more].concat())?;
         ip(&["addr", "add", &format!("{}/24", tap.address(1)), "dev", name])?;
         ip(&["link", "set", name, "up"])?;
         Ok(tap)
@@ -111,6 +122,14 @@ impl Tap {
 
     fn address(&self, host: u8) -> String {
         format!("192.168.{}.{host}", self.network)
+    }
+
+    /// Checks how many queues the tap puts packets into.
+    fn has_queues(&self, count: usize) -> Result {
+        let folder = format!("/sys/class/net/{}/queues", self.name);
+        let names = std::fs::read_dir(&folder).doing("list the tap's queues")?.flatten();
+        let receiving = names.filter(|entry| entry.file_name().to_string_lossy().starts_with("tx"));
+        same("queues of the tap", &receiving.count(), &count)
     }
 
     fn delete(&self) -> Result {

@@ -19,6 +19,22 @@ fn user_device() -> UserDeviceConfig {
     UserDeviceConfig { socket: "/run/u.sock".into(), id, pci_segment: 0, pci_device_id: Some(5) }
 }
 
+/// A network card with everything that can be said of it.
+fn card() -> NetConfig {
+    NetConfig {
+        tap: "tap0".to_owned(),
+        id: Some("net0".to_owned()),
+        mac: Some("02:00:00:00:00:01".to_owned()),
+        num_queues: 4,
+        queue_size: 64,
+        offload_tso: false,
+        offload_ufo: true,
+        offload_csum: true,
+        pci_segment: 0,
+        pci_device_id: Some(4),
+    }
+}
+
 fn every_request() -> Vec<Request> {
     let device = AddDevice {
         path: "/sys/bus/pci/devices/0000:01:00.0".into(),
@@ -29,17 +45,6 @@ fn every_request() -> Vec<Request> {
         x_msix_noresize: true,
         x_exact_pending: false,
         x_map_threads: None,
-    };
-    let net = NetConfig {
-        tap: "tap0".to_owned(),
-        id: Some("net0".to_owned()),
-        mac: Some("02:00:00:00:00:01".to_owned()),
-        queue_size: 64,
-        offload_tso: false,
-        offload_ufo: true,
-        offload_csum: true,
-        pci_segment: 0,
-        pci_device_id: Some(4),
     };
     let vsock = VsockConfig { cid: 3, id: None, pci_segment: 0, pci_device_id: Some(5) };
     let disk = DiskConfig {
@@ -62,7 +67,7 @@ fn every_request() -> Vec<Request> {
         Request::Info,
         Request::AddDevice(device.clone()),
         Request::AddDisk(disk),
-        Request::AddNet(net),
+        Request::AddNet(card()),
         Request::AddVsock(vsock),
         Request::AddUserDevice(user_device()),
         Request::Resize(VmResize { desired_balloon: Some(4096) }),

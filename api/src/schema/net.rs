@@ -9,6 +9,7 @@ use super::known::{Table, knows};
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct NetConfig {
     /// Name of the tap, at most 15 bytes. One that does not exist is made, if hotbay may.
+    /// More than one pair of queues wants a tap that was made with several (`multi_queue`).
     pub tap: String,
     /// Name for later requests; generated (`_net0`) when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -16,6 +17,9 @@ pub struct NetConfig {
     /// The guest's address, as in `02:00:00:00:00:01`; a local one made up when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// Queues, an even number from 2 to 62: one for each direction makes a pair.
+    #[serde(default = "default_num_queues")]
+    pub num_queues: usize,
     /// Entries of a queue: a power of two from 4 to 32768.
     #[serde(default = "default_queue_size")]
     pub queue_size: u16,
@@ -36,6 +40,10 @@ pub struct NetConfig {
     pub pci_device_id: Option<u8>,
 }
 
+fn default_num_queues() -> usize {
+    2
+}
+
 fn default_queue_size() -> u16 {
     256
 }
@@ -51,7 +59,6 @@ pub(super) const KNOWN: Table = &[
     ("ip", "null"),
     ("mask", "null"),
     ("mtu", "null"),
-    ("num_queues", "2"),
     ("rate_limiter_config", "null"),
     ("vhost_mode", r#""Client""#),
     ("vhost_socket", "null"),

@@ -37,7 +37,7 @@ fn ch_remotes_add_net_passes() {
     let net: NetConfig = serde_json::from_str(body).unwrap();
 
     assert_eq!(net, serde_json::from_str(r#"{"tap":"tap0","mac":"02:00:00:00:00:01"}"#).unwrap());
-    assert_eq!((net.queue_size, net.offload_tso, net.id), (256, true, None));
+    assert_eq!((net.num_queues, net.queue_size, net.offload_tso), (2, 256, true));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn value_of_the_wrong_type_is_refused_with_its_path() {
 #[test]
 fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
     let iommu = refusal::<AddDevice>(r#"{"path":"/d","iommu":true}"#);
-    let nets = refusal::<VmConfig>(r#"{"net":[{"tap":"tap0","num_queues":4}]}"#);
+    let nets = refusal::<VmConfig>(r#"{"net":[{"tap":"tap0","vhost_user":true}]}"#);
     let vhost = refusal::<VmConfig>(r#"{"disks":[{"path":"/d","vhost_user":true}]}"#);
     let uuid = refusal::<VmConfig>(r#"{"platform":{"uuid":"x"}}"#);
     let amx =
@@ -174,7 +174,7 @@ fn field_that_hotbay_does_not_act_on_is_refused_by_name() {
 
     assert!(iommu.contains("`iommu`: hotbay does not offer this yet"), "{iommu}");
     assert!(iommu.contains("at its default false at line 1 column"), "{iommu}");
-    assert!(nets.contains("`num_queues`: hotbay does not offer this yet; leave it out"), "{nets}");
+    assert!(nets.contains("`vhost_user`: hotbay does not offer this yet; leave it out"), "{nets}");
     assert!(vhost.contains("`vhost_user`: hotbay does not offer this yet"), "{vhost}");
     assert!(uuid.contains("platform: `uuid`"), "{uuid}");
     assert!(amx.contains("`features.amx`"), "{amx}");

@@ -106,6 +106,7 @@ fn card() -> NetConfig {
         tap: "a".to_owned(),
         id: Some("a".to_owned()),
         mac: Some("a".to_owned()),
+        num_queues: 2,
         queue_size: 256,
         offload_tso: true,
         offload_ufo: true,

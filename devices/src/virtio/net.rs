@@ -3,144 +3,161 @@
 //! Both directions go straight between the tap and guest memory. A packet for the guest is in one
 //! buffer, or in as many as it takes if the driver can put it together. What does not fit, or
 //! what the other side does not take, is dropped and counted, as on a wire.
+//!
+//! ```text
+//! queue 0, 1      receive, send: pair 0, the tap's first queue      with several pairs: one
+//!       2, 3      ...            pair 1, its second                 more queue, the last, for
+//!                                                                   the driver's commands
+//! ```
 
 mod address;
+mod control;
 mod count;
+mod offloads;
 mod pair;
 mod sys;
+mod tap;
 
 pub use address::Mac;
+pub use offloads::Offloads;
+pub use tap::{TAP_NAME, TapError, open};
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_UFO,
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
 use self::count::Count;
 use self::pair::Pair;
 use crate::virtio::chain::Buffers;
 use crate::virtio::room::Room;
-use crate::virtio::{Device, Identity, Served};
+use crate::virtio::{Device, Identity, MOST_QUEUES, Served};
 
 /// Device type 1, an Ethernet controller.
 const IDENTITY: Identity = Identity { kind: 1, class: 0x02_0000 };
 
-/// Number of the queue for what the guest receives; the other one is for what it sends (5.1.2).
-const RECEIVE: usize = 0;
+/// Most pairs of queues: one more queue is for commands.
+pub const MOST_PAIRS: u16 = (MOST_QUEUES - 1) / 2;
+
 /// Bytes of the header before each packet (5.1.6).
 const HEADER: u8 = 12;
 /// Bytes at hand for one packet that the driver would have cut up, or checked, itself; and for others.
 const LONG: u64 = 65_562;
 const SHORT: u64 = 2_048;
 
-/// What the host's kernel calls the features of a reader (`linux/if_tun.h`).
-const OFFLOADS: [(u32, u32); 4] = [
-    (VIRTIO_NET_F_GUEST_CSUM, 0x01),
-    (VIRTIO_NET_F_GUEST_TSO4, 0x02),
-    (VIRTIO_NET_F_GUEST_TSO6, 0x04),
-    (VIRTIO_NET_F_GUEST_UFO, 0x10),
-];
-
-/// Features of a reader that takes packets longer than a wire does.
-const LONG_PACKETS: [u32; 3] =
-    [VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO];
-
-/// Most bytes of a tap's name.
-pub const TAP_NAME: usize = sys::NAME - 1;
-
-/// What the guest may leave to the host, and the host to the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offloads {
-    /// Checksums.
-    pub csum: bool,
-    /// Cutting TCP into packets; wants checksums.
-    pub tso: bool,
-    /// Cutting UDP into fragments; wants checksums.
-    pub ufo: bool,
-}
-
-/// Why a tap cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum TapError {
-    /// Where taps are handed out.
-    #[error("cannot open /dev/net/tun: has this host the module tun, and may this user use it?")]
-    Open(#[source] io::Error),
-    /// A process has it.
-    #[error("another device or process has it; give another one")]
-    Busy,
-    /// An interface that is no such tap.
-    #[error("it is no tap with one queue; make one with: ip tuntap add dev NAME mode tap")]
-    Kind,
-    /// It is not there, or somebody else's.
-    #[error(
-        "it is not there or not this user's, and hotbay may make none; make it with: ip tuntap add \
-         dev NAME mode tap user USER"
-    )]
-    Denied,
-    /// The kernel's reason.
-    #[error("the host does not hand it out")]
-    Attach(#[source] io::Error),
-}
-
-impl From<io::Error> for TapError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EBUSY) => Self::Busy,
-            Some(libc::EINVAL) => Self::Kind,
-            Some(libc::EPERM) => Self::Denied,
-            _ => Self::Attach(error),
-        }
-    }
+/// What a card is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Card {
+    /// The guest's address.
+    pub mac: Mac,
+    /// What its driver may leave to the host.
+    pub offloads: Offloads,
+    /// Entries of each queue for packets, a power of two.
+    pub entries: u16,
 }
 
 /// A network card.
 pub struct Net {
-    pair: Pair,
     name: String,
-    queues: [u16; 2],
+    /// A queue of the tap each; there is one at least.
+    pairs: Vec<Pair>,
+    entries: Vec<u16>,
     features: u64,
-    configuration: [u8; 8],
+    configuration: [u8; 10],
     received: Count,
     sent: Count,
+    /// Commands that make no sense, or that the host has not done.
+    refused: AtomicU64,
+}
+
+/// What a queue is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// What the guest receives (5.1.2).
+    Receive(usize),
+    /// What it sends.
+    Send(usize),
+    /// Its commands.
+    Control,
 }
 
 impl Net {
-    /// The tap `name` of the host, which is made if there is none and the process may;
-    /// it goes with the card then.
+    /// A card on a tap, a pair of queues for each of its queues `taps`, of which there are 1 to
+    /// [`MOST_PAIRS`]; `name` is for the log.
     ///
     /// # Errors
-    /// It cannot be had.
-    pub fn open(name: &str) -> Result<File, TapError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
-        let tap = options.open("/dev/net/tun").map_err(TapError::Open)?;
-        sys::attach(&tap, name, HEADER.into())?;
-        Ok(tap)
-    }
-
-    /// A card on `tap`, whose queues have so many entries; `name` is for the log.
-    pub fn new(tap: File, name: String, mac: Mac, offloads: Offloads, entries: u16) -> Self {
-        let mut configuration = [0; 8];
+    /// The host has no descriptor.
+    pub fn new(taps: Vec<File>, name: String, card: Card) -> io::Result<Self> {
+        let Card { mac, offloads, entries } = card;
+        let pairs = u16::try_from(taps.len()).unwrap_or(MOST_PAIRS);
+        let several = bit(VIRTIO_NET_F_MQ) | bit(VIRTIO_NET_F_CTRL_VQ);
+        let always = bit(VIRTIO_NET_F_MAC) | bit(VIRTIO_NET_F_STATUS) | bit(VIRTIO_NET_F_MRG_RXBUF);
+        let mut queues = vec![entries; 2 * usize::from(pairs)];
+        queues.extend((pairs > 1).then_some(control::ENTRIES));
+        let mut configuration = [0; 10];
         configuration[..6].copy_from_slice(&mac.0);
-        let status = VIRTIO_NET_S_LINK_UP.to_le_bytes();
-        configuration[6..].copy_from_slice(&status[..2]);
-        Self {
-            pair: Pair::new(tap),
+        configuration[6..8].copy_from_slice(&VIRTIO_NET_S_LINK_UP.to_le_bytes()[..2]);
+        configuration[8..].copy_from_slice(&pairs.to_le_bytes());
+        let pair = |(number, tap)| Pair::new(tap, number == 0);
+        Ok(Self {
             name,
-            queues: [entries; 2],
-            features: offloads.features(),
+            pairs: taps.into_iter().enumerate().map(pair).collect::<io::Result<_>>()?,
+            entries: queues,
+            features: offloads.features() | always | if pairs > 1 { several } else { 0 },
             configuration,
             received: Count::default(),
             sent: Count::default(),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// What `queue` is for, for a driver that has agreed to `features`: commands come after the
+    /// pairs that it knows of.
+    fn role(&self, queue: usize, features: u64) -> Option<Role> {
+        let pairs = if features & bit(VIRTIO_NET_F_MQ) == 0 { 1 } else { self.pairs.len() };
+        match queue.checked_sub(2 * pairs) {
+            None if queue.is_multiple_of(2) => Some(Role::Receive(queue / 2)),
+            None => Some(Role::Send(queue / 2)),
+            Some(0) if features & bit(VIRTIO_NET_F_CTRL_VQ) != 0 => Some(Role::Control),
+            Some(_) => None,
         }
+    }
+
+    /// Packets that the driver has not agreed to would reach it.
+    fn agree(&self, features: u64) {
+        let flags = offloads::flags(features);
+        let set = self.pairs.first().map_or(Ok(()), |pair| pair.set_offload(flags));
+        if let Err(error) = set {
+            log::error!("{}: the tap does not take offloads {flags:#x}: {error}", self.name);
+        }
+    }
+
+    /// A command of the driver's.
+    fn command(&self, features: u64, request: &Buffers<'_>) -> Served {
+        let most = u16::try_from(self.pairs.len()).unwrap_or(MOST_PAIRS);
+        let several = features & bit(VIRTIO_NET_F_MQ) != 0;
+        let asked = control::pairs(request, 1..=most).filter(|_| several);
+        let done = asked.is_some_and(|pairs| self.use_pairs(pairs.into()));
+        if !done {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        control::answer(request, done)
+    }
+
+    /// The tap puts packets into the first `count` queues from now on; whether it does.
+    fn use_pairs(&self, count: usize) -> bool {
+        let used = |(number, pair): (usize, &Pair)| pair.use_it(number < count);
+        let done = self.pairs.iter().enumerate().try_for_each(used);
+        done.inspect_err(|error| {
+            log::error!("{}: the tap does not use {count} queues: {error}", self.name);
+        })
+        .is_ok()
     }
 }
 
@@ -154,7 +171,7 @@ impl Device for Net {
     }
 
     fn queues(&self) -> &[u16] {
-        &self.queues
+        &self.entries
     }
 
     fn configuration(&self) -> Cow<'_, [u8]> {
@@ -162,37 +179,42 @@ impl Device for Net {
     }
 
     fn begin(&self, queue: usize, features: u64) {
-        if queue != RECEIVE {
-            return;
-        }
-        self.pair.begin();
-        let agreed = OFFLOADS.iter().filter(|(feature, _)| features & bit(*feature) != 0);
-        let flags = agreed.fold(0, |flags, (_, flag)| flags | flag);
-        // Packets that the driver has not agreed to would reach it.
-        if let Err(error) = self.pair.set_offload(flags) {
-            log::error!("{}: the tap does not take offloads {flags:#x}: {error}", self.name);
+        match self.role(queue, features) {
+            Some(Role::Receive(pair)) => {
+                self.pairs[pair].begin();
+                if pair == 0 {
+                    self.agree(features);
+                }
+            }
+            // Before its first command a driver uses one pair (5.1.6.5.5.1).
+            Some(Role::Control) => drop(self.use_pairs(1)),
+            Some(Role::Send(_)) | None => {}
         }
     }
 
     fn source(&self, queue: usize) -> Option<BorrowedFd<'_>> {
-        if queue == RECEIVE { self.pair.source() } else { None }
+        self.pairs.get(queue / 2).filter(|_| queue.is_multiple_of(2))?.source()
     }
 
-    fn serve(&self, queue: usize, _features: u64, request: &Buffers<'_>) -> Served {
-        match queue {
-            RECEIVE => self.pair.receive(request, &self.received, &self.name),
-            _ => self.pair.send(request, &self.sent, &self.name),
+    fn serve(&self, queue: usize, features: u64, request: &Buffers<'_>) -> Served {
+        match self.role(queue, features) {
+            Some(Role::Receive(pair)) => {
+                self.pairs[pair].receive(request, &self.received, &self.name)
+            }
+            Some(Role::Send(pair)) => self.pairs[pair].send(request, &self.sent, &self.name),
+            Some(Role::Control) => self.command(features, request),
+            None => Served::Filled(0),
         }
     }
 
     fn merges(&self, queue: usize, features: u64) -> Option<u64> {
-        let merges = queue == RECEIVE && features & bit(VIRTIO_NET_F_MRG_RXBUF) != 0;
-        let long = LONG_PACKETS.iter().any(|feature| features & bit(*feature) != 0);
-        merges.then_some(if long { LONG } else { SHORT })
+        let receives = matches!(self.role(queue, features), Some(Role::Receive(_)));
+        let merges = receives && features & bit(VIRTIO_NET_F_MRG_RXBUF) != 0;
+        merges.then_some(if offloads::are_long(features) { LONG } else { SHORT })
     }
 
-    fn fill(&self, _queue: usize, _features: u64, room: &Room<'_>) -> Served {
-        self.pair.receive_merged(room, &self.received, &self.name)
+    fn fill(&self, queue: usize, _features: u64, room: &Room<'_>) -> Served {
+        self.pairs[queue / 2].receive_merged(room, &self.received, &self.name)
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
@@ -203,27 +225,9 @@ impl Device for Net {
             ("tx_frames", &self.sent.frames),
             ("tx_bytes", &self.sent.bytes),
             ("tx_dropped", &self.sent.dropped),
+            ("refused_commands", &self.refused),
         ];
         all.into_iter().map(|(name, count)| (name, count.load(Ordering::Relaxed))).collect()
-    }
-}
-
-impl Offloads {
-    fn features(self) -> u64 {
-        let mut features =
-            bit(VIRTIO_NET_F_MAC) | bit(VIRTIO_NET_F_STATUS) | bit(VIRTIO_NET_F_MRG_RXBUF);
-        if !self.csum {
-            return features;
-        }
-        features |= bit(VIRTIO_NET_F_CSUM) | bit(VIRTIO_NET_F_GUEST_CSUM);
-        if self.tso {
-            features |= bit(VIRTIO_NET_F_HOST_TSO4) | bit(VIRTIO_NET_F_HOST_TSO6);
-            features |= bit(VIRTIO_NET_F_GUEST_TSO4) | bit(VIRTIO_NET_F_GUEST_TSO6);
-        }
-        if self.ufo {
-            features |= bit(VIRTIO_NET_F_HOST_UFO) | bit(VIRTIO_NET_F_GUEST_UFO);
-        }
-        features
     }
 }
 

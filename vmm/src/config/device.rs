@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use api::schema::device::AddDevice;
 use devices::pci::{Segment, Slot};
 use devices::vfio::interrupts::Choices;
+use devices::virtio::net::MOST_PAIRS;
 
 /// Longest id.
 const LONGEST: usize = 64;
@@ -69,6 +70,9 @@ pub enum DeviceError {
     /// None, or more than a device can have.
     #[error("num_queues {0} is not 1 to 64")]
     Queues(usize),
+    /// Not whole pairs, or more than a card can have.
+    #[error("num_queues {0} of a network card is not an even number from 2 to {most}", most = 2 * MOST_PAIRS)]
+    Pairs(usize),
     /// Too few, too many, or no power of two.
     #[error("queue_size {0} is not a power of two from 4 to 32768")]
     QueueSize(u16),

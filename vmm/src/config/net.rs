@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use api::schema::net::NetConfig;
 use devices::pci::{Segment, Slot};
-use devices::virtio::net::{Mac, Offloads, TAP_NAME};
+use devices::virtio::net::{MOST_PAIRS, Mac, Offloads, TAP_NAME};
 
 use super::device::{DeviceError, DeviceId, segment, slot};
 use super::disk::queue_size;
@@ -22,7 +22,9 @@ pub struct NetSpec {
     pub tap: String,
     /// The guest's address.
     pub mac: Mac,
-    /// Entries of each of its two queues, a power of two.
+    /// Pairs of queues, 1 to [`MOST_PAIRS`].
+    pub pairs: u16,
+    /// Entries of each queue, a power of two.
     pub queue_size: u16,
     /// What its driver may leave to the host.
     pub offloads: Offloads,
@@ -41,12 +43,13 @@ impl NetSpec {
 
 impl From<NetSpec> for NetConfig {
     fn from(spec: NetSpec) -> Self {
-        let NetSpec { id, tap, mac, queue_size, offloads, segment, slot } = spec;
+        let NetSpec { id, tap, mac, pairs, queue_size, offloads, segment, slot } = spec;
         let Offloads { csum, tso, ufo } = offloads;
         Self {
             tap,
             id: id.map(|id| id.to_string()),
             mac: Some(mac.to_string()),
+            num_queues: 2 * usize::from(pairs),
             queue_size,
             offload_tso: tso,
             offload_ufo: ufo,
@@ -66,6 +69,7 @@ impl TryFrom<NetConfig> for NetSpec {
             tap,
             id,
             mac,
+            num_queues,
             queue_size: entries,
             offload_tso: tso,
             offload_ufo: ufo,
@@ -86,12 +90,19 @@ impl TryFrom<NetConfig> for NetSpec {
             id: id.map(DeviceId::try_from).transpose()?,
             tap,
             mac,
+            pairs: pairs(num_queues).ok_or(DeviceError::Pairs(num_queues))?,
             queue_size: queue_size(entries)?,
             offloads: Offloads { csum, tso, ufo },
             segment: segment(pci_segment)?,
             slot: slot(pci_device_id)?,
         })
     }
+}
+
+/// How many pairs so many queues are.
+fn pairs(queues: usize) -> Option<u16> {
+    let pairs = u16::try_from(queues).ok().filter(|queues| queues.is_multiple_of(2))? / 2;
+    (1..=MOST_PAIRS).contains(&pairs).then_some(pairs)
 }
 
 #[cfg(test)]
@@ -111,6 +122,17 @@ mod tests {
 
         assert_eq!((again.queue_size, again.offloads.tso, again.offloads.csum), (64, false, true));
         assert_eq!(again, there);
+    }
+
+    #[test]
+    fn queues_are_whole_pairs_with_room_for_one_more_queue() {
+        let with = |queues| spec(&format!(r#"{{"tap":"t","num_queues":{queues}}}"#));
+
+        let most = with(62).unwrap();
+        assert_eq!((most.pairs, NetConfig::from(most).num_queues), (31, 62));
+        for queues in [0, 1, 3, 64, 131_074] {
+            assert_eq!(with(queues), Err(DeviceError::Pairs(queues)));
+        }
     }
 
     #[test]

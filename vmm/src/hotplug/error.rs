@@ -89,6 +89,7 @@ impl AddError {
                 | DeviceError::Bar(_)
                 | DeviceError::NoThreads
                 | DeviceError::Queues(_)
+                | DeviceError::Pairs(_)
                 | DeviceError::QueueSize(_)
                 | DeviceError::Tap(_)
                 | DeviceError::Mac(_)
@@ -168,7 +169,7 @@ fn disk_class(error: &OpenError) -> (Status, &'static str) {
 fn tap_class(error: &TapError) -> (Status, &'static str) {
     match error {
         TapError::Busy => (Status::BadRequest, code::DEVICE_IN_USE),
-        TapError::Kind => (Status::BadRequest, code::DEVICE_BAD_PATH),
+        TapError::Kind | TapError::Single => (Status::BadRequest, code::DEVICE_BAD_PATH),
         TapError::Denied => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(_) | TapError::Attach(_) => (Status::Internal, code::DEVICE_HOST_FAILED),

@@ -9,7 +9,7 @@ use devices::vfio::counters::Counter;
 use devices::virtio::balloon::Balloon;
 use devices::virtio::block::Disk;
 use devices::virtio::function::{Function, Machine};
-use devices::virtio::net::Net;
+use devices::virtio::net::{self, Card, Net};
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::Vsock;
 use devices::virtio::{Device, Worker};
@@ -50,16 +50,17 @@ pub(super) fn disk(
     build(Arc::new(disk), Threads("disk", Kind::Disk), place, host)
 }
 
-/// Takes the tap, and starts a thread for each direction.
+/// Takes the tap, and starts a thread for each queue.
 pub(super) fn net(
     id: &DeviceId,
     spec: NetSpec,
     place: Place,
     host: &Host,
 ) -> Result<Built, AddError> {
-    let NetSpec { tap, mac, queue_size, offloads, .. } = spec;
-    let file = Net::open(&tap).map_err(|error| AddError::Tap(tap, error))?;
-    let net = Net::new(file, id.to_string(), mac, offloads, queue_size);
+    let NetSpec { tap, mac, pairs, queue_size, offloads, .. } = spec;
+    let taps = net::open(&tap, pairs).map_err(|error| AddError::Tap(tap, error))?;
+    let card = Card { mac, offloads, entries: queue_size };
+    let net = Net::new(taps, id.to_string(), card).map_err(AddError::Queues)?;
     build(Arc::new(net), Threads("net", Kind::Net), place, host)
 }
 

@@ -137,6 +137,7 @@ requests! {
     TUNSETIFF = ioctl_expr(_IOC_WRITE, b'T' as u32, 202, 4);
     TUNSETOFFLOAD = ioctl_expr(_IOC_WRITE, b'T' as u32, 208, 4);
     TUNSETVNETHDRSZ = ioctl_expr(_IOC_WRITE, b'T' as u32, 216, 4);
+    TUNSETQUEUE = ioctl_expr(_IOC_WRITE, b'T' as u32, 217, 4);
     // linux/vhost.h.
     VHOST_GET_FEATURES = ioctl_expr(_IOC_READ, VHOST, 0x00, 8);
     VHOST_SET_FEATURES = ioctl_expr(_IOC_WRITE, VHOST, 0x00, 8);

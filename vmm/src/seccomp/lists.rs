@@ -283,8 +283,10 @@ const STORAGE: &[Call] = &[
     call(libc::SYS_fallocate),
 ];
 
-/// A network card's packets, on the tap that is open, and what its driver agreed to take.
-const PACKETS: &[Call] = &[call(libc::SYS_readv), call(libc::SYS_poll), ioctls(&[TUNSETOFFLOAD])];
+/// A network card's packets, on the tap that is open, what its driver agreed to take, and how many
+/// queues it uses.
+const PACKETS: &[Call] =
+    &[call(libc::SYS_readv), call(libc::SYS_poll), ioctls(&[TUNSETOFFLOAD, TUNSETQUEUE])];
 
 /// A queue that the host's kernel serves: where it is, and whether it is served.
 const VHOST_QUEUES: &[Call] = &[

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
 use super::count::{Count, SHORTEST};
 use super::sys;
 use crate::virtio::Served;
@@ -24,12 +26,17 @@ const BIGGEST: usize = 68 << 10;
 /// The pair.
 pub(super) struct Pair {
     tap: File,
+    /// The tap puts packets into this queue. Changes with the lock held.
+    used: AtomicBool,
+    /// Readable when that has come true.
+    wake: EventFd,
     /// The tap answers with errors: the interface has been deleted, say.
     broken: AtomicBool,
     state: Mutex<State>,
 }
 
-/// What the pair's lock is for. It is held while a packet is read, which does not block.
+/// What the pair's lock is for. It is held while a packet is read, which does not block, and while
+/// the tap is told of its queues.
 #[derive(Default)]
 struct State {
     spill: Spill,
@@ -48,14 +55,47 @@ struct Spill {
 }
 
 impl Pair {
-    /// On a queue of a tap.
-    pub(super) fn new(tap: File) -> Self {
-        Self { tap, broken: AtomicBool::new(false), state: Mutex::default() }
+    /// On a queue of a tap, which puts packets into it or not yet.
+    pub(super) fn new(tap: File, used: bool) -> io::Result<Self> {
+        Ok(Self {
+            tap,
+            used: AtomicBool::new(used),
+            wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+            broken: AtomicBool::new(false),
+            state: Mutex::default(),
+        })
     }
 
-    /// What becomes readable when there is something to receive.
+    /// The tap's queue, for another pair.
+    #[cfg(test)]
+    pub(super) fn into_tap(self) -> File {
+        self.tap
+    }
+
+    /// What becomes readable when there is something to receive. A queue that is not used
+    /// would always be: the tap answers with an error there.
     pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        if !self.used.load(Ordering::SeqCst) {
+            return Some(sys::event(&self.wake));
+        }
         (!self.broken.load(Ordering::Relaxed)).then(|| self.tap.as_fd())
+    }
+
+    /// The tap puts packets into this queue from now on, or it does not.
+    ///
+    /// # Errors
+    /// The kernel's; then all is as before.
+    pub(super) fn use_it(&self, used: bool) -> io::Result<()> {
+        let mut state = self.lock();
+        if self.used.load(Ordering::SeqCst) == used {
+            return Ok(());
+        }
+        sys::set_queue(&self.tap, used)?;
+        self.used.store(used, Ordering::SeqCst);
+        state.spill.total = 0;
+        // The counter is 0 or 1: neither can fail for want of room.
+        let _ = if used { self.wake.write(1) } else { self.wake.read().map(drop) };
+        Ok(())
     }
 
     /// A driver begins: what was for another one is lost.
@@ -74,6 +114,10 @@ impl Pair {
         let room = request.writable.len();
         if room < SHORTEST || slices.len() > MOST_SLICES {
             return count.drop_one();
+        }
+        let _state = self.lock();
+        if !self.used.load(Ordering::SeqCst) {
+            return Served::Later;
         }
         for _ in 0..PATIENCE {
             match sys::read(&self.tap, &slices, &mut [0]) {
@@ -104,6 +148,9 @@ impl Pair {
     /// until it has.
     pub(super) fn receive_merged(&self, room: &Room<'_>, count: &Count, name: &str) -> Served {
         let mut state = self.lock();
+        if !self.used.load(Ordering::SeqCst) {
+            return Served::Later;
+        }
         let spill = &mut state.spill;
         spill.bytes.resize(BIGGEST, 0);
         for _ in 0..PATIENCE {

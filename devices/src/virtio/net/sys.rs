@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_short, c_uint, c_ulong, iovec};
 use vm_memory::VolatileSlice;
+use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
 use crate::virtio::room::MOST_SLICES;
@@ -15,7 +16,11 @@ use crate::virtio::room::MOST_SLICES;
 const TUNSETIFF: c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: c_ulong = 0x4004_54d8;
+const TUNSETQUEUE: c_ulong = 0x4004_54d9;
 const IFF_TAP: c_short = 0x2;
+const IFF_MULTI_QUEUE: c_short = 0x100;
+const IFF_ATTACH_QUEUE: c_short = 0x200;
+const IFF_DETACH_QUEUE: c_short = 0x400;
 const IFF_NO_PI: c_short = 0x1000;
 const IFF_VNET_HDR: c_short = 0x4000;
 
@@ -30,10 +35,17 @@ struct Interface {
     _rest: [u8; 22],
 }
 
-/// Makes `file`, which is `/dev/net/tun`, the host's end of the tap `name`; its headers have `header` bytes.
-pub(super) fn attach(file: &File, name: &str, header: c_int) -> io::Result<()> {
-    let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    let mut interface = Interface { name: [0; NAME], flags, _rest: [0; 22] };
+impl Interface {
+    fn new(flags: c_short) -> Self {
+        Self { name: [0; NAME], flags, _rest: [0; 22] }
+    }
+}
+
+/// Makes `file`, which is `/dev/net/tun`, the host's end of the tap `name`, or one of several; its
+/// headers have `header` bytes.
+pub(super) fn attach(file: &File, name: &str, header: c_int, several: bool) -> io::Result<()> {
+    let more = if several { IFF_MULTI_QUEUE } else { 0 };
+    let mut interface = Interface::new(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | more);
     if name.len() >= NAME {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -44,10 +56,23 @@ pub(super) fn attach(file: &File, name: &str, header: c_int) -> io::Result<()> {
     done(unsafe { ioctl_with_ref(file, TUNSETVNETHDRSZ, &header) })
 }
 
+/// Whether the tap puts packets into the queue that is `file`, one of several.
+pub(super) fn set_queue(file: &File, used: bool) -> io::Result<()> {
+    let interface = Interface::new(if used { IFF_ATTACH_QUEUE } else { IFF_DETACH_QUEUE });
+    // SAFETY: the kernel reads one `ifreq`, which has 40 bytes.
+    done(unsafe { ioctl_with_ref(file, TUNSETQUEUE, &interface) })
+}
+
 /// Which packets the reader takes that a network card would have cut up or checked (`TUN_F_*`).
 pub(super) fn set_offload(file: &File, flags: c_uint) -> io::Result<()> {
     // SAFETY: a number only.
     done(unsafe { ioctl_with_val(file, TUNSETOFFLOAD, flags.into()) })
+}
+
+/// An event to wait for.
+pub(super) fn event(event: &EventFd) -> BorrowedFd<'_> {
+    // SAFETY: it is open as long as what it is borrowed from.
+    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 
 fn done(answer: c_int) -> io::Result<()> {

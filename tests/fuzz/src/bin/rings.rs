@@ -1,6 +1,8 @@
 //! A hostile driver of our own devices: descriptors that loop, overlap, lead out of the RAM or over the rings
 //! themselves, rings that claim what is not there, requests of any kind and length.
 //!
+//! A card's tap has a packet of any length for it, and its control queue commands of any kind.
+//!
 //! Held to: serving ends, no more requests are answered than were made, a read-only disk keeps its content and any disk its
 //! length, and only whole pages of RAM go back to the host.
 
@@ -9,7 +11,9 @@
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +21,7 @@ use devices::irq::{Change, Delivery, Unapplied, Vectors};
 use devices::memory::Surplus;
 use devices::virtio::balloon::{Balloon, Choices, PAGE};
 use devices::virtio::block::{Access, Disk};
-use devices::virtio::net::{Mac, Net, Offloads};
+use devices::virtio::net::{Card, Mac, Net, Offloads};
 use devices::virtio::rng::Rng;
 use devices::virtio::{Device, Memory, Worker};
 use fuzz::draw::Draw;
@@ -44,6 +48,8 @@ struct Shelf {
     all: Vec<Arc<dyn Device>>,
     image: NamedTempFile,
     memory: Memory,
+    /// Where the card's taps lead to.
+    wires: [UnixDatagram; 2],
 }
 
 thread_local! {
@@ -65,6 +71,14 @@ fn play(shelf: &Shelf, input: &[u8]) {
     let size = 1 << (draw.byte() % 5);
     let features = device.features() & draw.qword() | 1 << 32;
     let made = fill(memory, size, &mut draw);
+    if number == CARD {
+        command(memory, &mut draw);
+        let packet = vec![FILLER; usize::from(draw.word())];
+        for wire in &shelf.wires {
+            while wire.recv(&mut [0]).is_ok() {}
+            let _ = wire.send(&packet);
+        }
+    }
 
     let mut queue = Queue::new(MOST).expect("a power of two");
     queue.try_set_size(size).expect("less than most");
@@ -122,8 +136,19 @@ fn fill(memory: &Memory, size: u16, draw: &mut Draw<'_>) -> u16 {
     made
 }
 
-/// Where the read-only disk stands on the shelf.
+/// Makes each request a command of a card's driver: class, number and how many pairs of queues.
+fn command(memory: &Memory, draw: &mut Draw<'_>) {
+    for near in 3..8 {
+        let (class, number) = (draw.byte() % 6, draw.byte() % 2);
+        let pairs = u16::from(draw.byte() % 4) | u16::from(draw.flag()) << 8;
+        let command = [&[class, number][..], &pairs.to_le_bytes()].concat();
+        let _ = memory.write_slice(&command, GuestAddress(REQUESTS + near * 0x400));
+    }
+}
+
+/// Where the read-only disk, and the card, stand on the shelf.
 const READ_ONLY: usize = 1;
+const CARD: usize = 4;
 
 fn shelf_of_devices() -> Shelf {
     let image = NamedTempFile::new().expect("a file");
@@ -141,14 +166,21 @@ fn shelf_of_devices() -> Shelf {
     let random = Rng::open(Path::new("/dev/zero"), "rng".into()).expect("zeros");
     let choices = Choices { deflate_on_oom: true, reporting: true };
     let balloon = Balloon::new(Arc::new(Pages), choices, 0, "balloon".into());
-    let tap = File::options().read(true).write(true).open("/dev/null").expect("a device");
+    let ends = [0; 2].map(|_| UnixDatagram::pair().expect("descriptors"));
+    let (taps, wires): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+    for end in taps.iter().chain(&wires) {
+        end.set_nonblocking(true).expect("a socket");
+    }
+    let taps = taps.into_iter().map(|end| File::from(OwnedFd::from(end))).collect();
     let all = Offloads { csum: true, tso: true, ufo: true };
-    let net = Net::new(tap, "net".into(), Mac([2, 0, 0, 0, 0, 1]), all, MOST);
+    let card = Card { mac: Mac([2, 0, 0, 0, 0, 1]), offloads: all, entries: MOST };
+    let net = Net::new(taps, "net".into(), card).expect("descriptors");
     let memory = [0, SECOND].map(|start| (GuestAddress(start), PIECE as usize));
     Shelf {
         all: vec![writable, readonly, Arc::new(random), Arc::new(balloon), Arc::new(net)],
         image,
         memory: Memory::from_ranges(&memory).expect("RAM"),
+        wires: wires.try_into().expect("two of them"),
     }
 }
 

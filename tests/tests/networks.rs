@@ -22,7 +22,7 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(120);
 fn card_carries_data_both_ways_beside_one_that_comes_and_goes_and_both_survive_a_reboot() {
     in_lab(|host| {
         let (lan, more) = (Tap::new("hb0", 70)?, Tap::with_several_queues("hb1", 71)?);
-        let mut vm = with_card(&lan)?;
+        let mut vm = with_card(&lan, "")?;
         lan.join(&mut vm)?;
         let before = vm.settled_descriptors(host)?;
         lan.carries(&mut vm)?;
@@ -54,10 +54,46 @@ fn card_carries_data_both_ways_beside_one_that_comes_and_goes_and_both_survive_a
 }
 
 #[test]
+fn card_that_the_hosts_kernel_carries_can_be_replugged_and_survives_a_reboot() {
+    in_lab(|host| {
+        run(Command::new("modprobe").arg("vhost_net"))?;
+        let lan = Tap::with_several_queues("hb0", 70)?;
+        let mut vm = with_card(&lan, ",num_queues=4,x_vhost=on")?;
+        lan.join(&mut vm)?;
+        lan.has_queues(2)?;
+        let before = vm.settled_descriptors(host)?;
+        lan.carries(&mut vm)?;
+        vm.remove("lan")?;
+
+        let card = json!({ "tap": lan.name, "id": "lan", "num_queues": 4, "x_vhost": true });
+        let hidden = host.hide("/dev/vhost-net")?;
+        let refused = format!("{:?}", vm.api.put_json("vm.add-net", &card)?);
+        ensure(refused.contains("modprobe vhost_net"), || refused)?;
+        drop(hidden);
+        vm.api.put_json("vm.add-net", &card)?.ok()?;
+        lan.join(&mut vm)?;
+        lan.carries(&mut vm)?;
+        vm.descriptors_return_to(host, before)?;
+        let counters = vm.counters()?["lan"].take();
+        let trapped = &counters["trapped_notifications"];
+        same("notifications that took an exit", trapped, &json!(0))?;
+        same("commands that were refused", &counters["refused_commands"], &json!(0))?;
+
+        vm.guest.type_in("reboot -f\n")?;
+        vm.guest.ready()?;
+        lan.join(&mut vm)?;
+        lan.carries(&mut vm)?;
+        vm.pause()?;
+        vm.resume()?;
+        lan.carries(&mut vm)
+    });
+}
+
+#[test]
 fn tap_that_cannot_be_had_is_refused_and_one_that_goes_leaves_the_guest_alone() {
     in_lab(|host| {
         let lan = Tap::new("hb0", 70)?;
-        let mut vm = with_card(&lan)?;
+        let mut vm = with_card(&lan, "")?;
         lan.join(&mut vm)?;
         let before = vm.settled_descriptors(host)?;
 
@@ -85,9 +121,9 @@ fn tap_that_cannot_be_had_is_refused_and_one_that_goes_leaves_the_guest_alone() 
     });
 }
 
-/// Boots a guest with a card on `tap`.
-fn with_card(tap: &Tap) -> Result<Vm> {
-    let option = format!("tap={},mac={MAC},id=lan", tap.name);
+/// Boots a guest with a card on `tap`; `more` is what else is said of it.
+fn with_card(tap: &Tap, more: &str) -> Result<Vm> {
+    let option = format!("tap={},mac={MAC},id=lan{more}", tap.name);
     let arguments = vec!["--net".to_owned(), option];
     let mut vm = Options { arguments, cpus: "boot=2", ..Options::default() }.boot()?;
     let found = vm.guest.run(&format!("grep -l {MAC} /sys/class/net/*/address"))?;

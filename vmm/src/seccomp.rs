@@ -66,6 +66,8 @@ pub enum Kind {
     Rng,
     /// One direction of a network card of ours.
     Net,
+    /// Tells the host's kernel of a network card's queue, or takes its driver's commands.
+    VhostNet,
     /// Tells the host's kernel of a vsock's queue.
     Vsock,
     /// Carries the messages of a vfio-user server.
@@ -77,7 +79,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Http,
         Self::Vcpu,
         Self::Relay,
@@ -86,6 +88,7 @@ impl Kind {
         Self::Disk,
         Self::Rng,
         Self::Net,
+        Self::VhostNet,
         Self::Vsock,
         Self::Carrier,
         Self::Balloon,

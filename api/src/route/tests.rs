@@ -30,6 +30,7 @@ fn card() -> NetConfig {
         offload_tso: false,
         offload_ufo: true,
         offload_csum: true,
+        x_vhost: true,
         pci_segment: 0,
         pci_device_id: Some(4),
     }

@@ -32,6 +32,9 @@ pub struct NetConfig {
     /// Checksums are left to who sends packets on a wire; the other two need it.
     #[serde(default = "default_offload")]
     pub offload_csum: bool,
+    /// The host's kernel carries the packets (vhost-net) in place of threads of hotbay's.
+    #[serde(default)]
+    pub x_vhost: bool,
     /// Guest PCI segment to use, below the VM's `num_pci_segments`.
     #[serde(default)]
     pub pci_segment: u16,

@@ -111,6 +111,7 @@ fn card() -> NetConfig {
         offload_tso: true,
         offload_ufo: true,
         offload_csum: true,
+        x_vhost: false,
         pci_segment: 0,
         pci_device_id: Some(1),
     }

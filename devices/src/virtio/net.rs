@@ -11,6 +11,7 @@
 //! ```
 
 mod address;
+mod carried;
 mod control;
 mod count;
 mod offloads;
@@ -19,6 +20,7 @@ mod sys;
 mod tap;
 
 pub use address::Mac;
+pub use carried::{VHOST_NODE, VhostError};
 pub use offloads::Offloads;
 pub use tap::{TAP_NAME, TapError, open};
 
@@ -33,11 +35,12 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
+use self::carried::Carried;
 use self::count::Count;
 use self::pair::Pair;
 use crate::virtio::chain::Buffers;
 use crate::virtio::room::Room;
-use crate::virtio::{Device, Identity, MOST_QUEUES, Served};
+use crate::virtio::{Backend, Device, Identity, MOST_QUEUES, Memory, Served};
 
 /// Device type 1, an Ethernet controller.
 const IDENTITY: Identity = Identity { kind: 1, class: 0x02_0000 };
@@ -117,6 +120,24 @@ impl Net {
         })
     }
 
+    /// The same, whose packets the host's kernel carries, for the guest whose RAM is `memory`.
+    /// Commands stay with a thread of ours, and counters know of nothing else.
+    ///
+    /// # Errors
+    /// The kernel does not.
+    pub fn carried(mut self, memory: &Memory) -> Result<Self, VhostError> {
+        let kernels = bit(VIRTIO_NET_F_MRG_RXBUF);
+        let mut offered = kernels;
+        for (number, pair) in self.pairs.iter_mut().enumerate() {
+            let tap = pair.tap().map_err(VhostError::Refused)?;
+            let carried = Carried::open(number, tap, memory.clone())?;
+            offered &= carried.features();
+            pair.carry(carried);
+        }
+        self.features = self.features & !kernels | offered;
+        Ok(self)
+    }
+
     /// What `queue` is for, for a driver that has agreed to `features`: commands come after the
     /// pairs that it knows of.
     fn role(&self, queue: usize, features: u64) -> Option<Role> {
@@ -155,7 +176,10 @@ impl Net {
         let used = |(number, pair): (usize, &Pair)| pair.use_it(number < count);
         let done = self.pairs.iter().enumerate().try_for_each(used);
         done.inspect_err(|error| {
-            log::error!("{}: the tap does not use {count} queues: {error}", self.name);
+            // A driver can ask for it as often as it likes.
+            if self.refused.load(Ordering::Relaxed).saturating_add(1).is_power_of_two() {
+                log::error!("{}: the tap does not use {count} queues: {error}", self.name);
+            }
         })
         .is_ok()
     }
@@ -196,6 +220,10 @@ impl Device for Net {
         self.pairs.get(queue / 2).filter(|_| queue.is_multiple_of(2))?.source()
     }
 
+    fn backend(&self, queue: usize) -> Option<&dyn Backend> {
+        self.pairs.get(queue / 2)?.carried().map(|carried| carried as &dyn Backend)
+    }
+
     fn serve(&self, queue: usize, features: u64, request: &Buffers<'_>) -> Served {
         match self.role(queue, features) {
             Some(Role::Receive(pair)) => {
@@ -218,16 +246,18 @@ impl Device for Net {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        let all = [
+        let packets = [
             ("rx_frames", &self.received.frames),
             ("rx_bytes", &self.received.bytes),
             ("rx_dropped", &self.received.dropped),
             ("tx_frames", &self.sent.frames),
             ("tx_bytes", &self.sent.bytes),
             ("tx_dropped", &self.sent.dropped),
-            ("refused_commands", &self.refused),
         ];
-        all.into_iter().map(|(name, count)| (name, count.load(Ordering::Relaxed))).collect()
+        // Where the kernel carries them, it counts them too: they are the tap's.
+        let own = self.pairs.iter().all(|pair| pair.carried().is_none());
+        let all = packets.into_iter().filter(|_| own).chain([("refused_commands", &self.refused)]);
+        all.map(|(name, count)| (name, count.load(Ordering::Relaxed))).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use self::sys::{Region, Rings};
-pub(super) use self::sys::{set_guest_cid, set_running};
+pub(super) use self::sys::{set_backend, set_guest_cid, set_running};
 use crate::virtio::{Events, Memory};
 
 /// What the transport offers to drivers of every device, and so must be had here too.

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use api::schema::net::NetConfig;
 use devices::pci::{Segment, Slot};
-use devices::virtio::net::{MOST_PAIRS, Mac, Offloads, TAP_NAME};
+use devices::virtio::net::{MOST_PAIRS, Mac, Offloads, TAP_NAME, VHOST_NODE};
 
 use super::device::{DeviceError, DeviceId, segment, slot};
 use super::disk::queue_size;
@@ -28,6 +28,8 @@ pub struct NetSpec {
     pub queue_size: u16,
     /// What its driver may leave to the host.
     pub offloads: Offloads,
+    /// The host's kernel carries its packets.
+    pub vhost: bool,
     /// On which of the guest's segments.
     pub segment: Segment,
     /// Where on it the guest wants it; any slot when absent.
@@ -36,14 +38,16 @@ pub struct NetSpec {
 
 impl NetSpec {
     /// What must be reachable for it.
-    pub fn path(&self) -> Grant {
-        Grant::new("the host's taps", TUN, Purpose::Device)
+    pub fn paths(&self) -> Vec<Grant> {
+        let taps = Grant::new("the host's taps", TUN, Purpose::Device);
+        let kernel = Grant::new("the host's kernel for cards", VHOST_NODE, Purpose::Device);
+        [taps].into_iter().chain(self.vhost.then_some(kernel)).collect()
     }
 }
 
 impl From<NetSpec> for NetConfig {
     fn from(spec: NetSpec) -> Self {
-        let NetSpec { id, tap, mac, pairs, queue_size, offloads, segment, slot } = spec;
+        let NetSpec { id, tap, mac, pairs, queue_size, offloads, vhost, segment, slot } = spec;
         let Offloads { csum, tso, ufo } = offloads;
         Self {
             tap,
@@ -54,6 +58,7 @@ impl From<NetSpec> for NetConfig {
             offload_tso: tso,
             offload_ufo: ufo,
             offload_csum: csum,
+            x_vhost: vhost,
             pci_segment: segment.number().into(),
             pci_device_id: slot.map(Slot::number),
         }
@@ -74,6 +79,7 @@ impl TryFrom<NetConfig> for NetSpec {
             offload_tso: tso,
             offload_ufo: ufo,
             offload_csum: csum,
+            x_vhost: vhost,
             pci_segment,
             pci_device_id,
         } = body;
@@ -93,6 +99,7 @@ impl TryFrom<NetConfig> for NetSpec {
             pairs: pairs(num_queues).ok_or(DeviceError::Pairs(num_queues))?,
             queue_size: queue_size(entries)?,
             offloads: Offloads { csum, tso, ufo },
+            vhost,
             segment: segment(pci_segment)?,
             slot: slot(pci_device_id)?,
         })
@@ -107,6 +114,8 @@ fn pairs(queues: usize) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn spec(body: &str) -> Result<NetSpec, DeviceError> {
@@ -115,7 +124,7 @@ mod tests {
 
     #[test]
     fn card_survives_the_way_in_and_out() {
-        let body = r#"{"tap":"tap0","id":"a","mac":"02:00:00:00:00:0f","queue_size":64,"offload_tso":false,"pci_device_id":4}"#;
+        let body = r#"{"tap":"tap0","id":"a","mac":"02:00:00:00:00:0f","queue_size":64,"offload_tso":false,"x_vhost":true,"pci_device_id":4}"#;
         let there = spec(body).unwrap();
 
         let again = NetSpec::try_from(NetConfig::from(there.clone())).unwrap();
@@ -133,6 +142,15 @@ mod tests {
         for queues in [0, 1, 3, 64, 131_074] {
             assert_eq!(with(queues), Err(DeviceError::Pairs(queues)));
         }
+    }
+
+    #[test]
+    fn kernel_that_carries_packets_must_be_reachable() {
+        let paths = |body| spec(body).unwrap().paths().into_iter().map(|grant| grant.path);
+
+        assert_eq!(paths(r#"{"tap":"t"}"#).collect::<Vec<_>>(), [Path::new(TUN)]);
+        let both = [Path::new(TUN), Path::new("/dev/vhost-net")];
+        assert_eq!(paths(r#"{"tap":"t","x_vhost":true}"#).collect::<Vec<_>>(), both);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl VmSpec {
                 paths.push(Grant::folder(what, path, Purpose::Sockets));
             }
         }
-        paths.extend(self.devices.iter().filter_map(Wanted::grant));
+        paths.extend(self.devices.iter().flat_map(Wanted::grants));
         paths
     }
 

@@ -89,14 +89,14 @@ impl Wanted {
     }
 
     /// What must be reachable for it, besides what hotbay always needs.
-    pub fn grant(&self) -> Option<Grant> {
+    pub fn grants(&self) -> Vec<Grant> {
         match self {
-            Self::Host(_) | Self::Balloon(_) => None,
-            Self::Disk(spec) => Some(spec.path()),
-            Self::Net(spec) => Some(spec.path()),
-            Self::Rng(spec) => Some(spec.path()),
-            Self::Vsock(spec) => Some(spec.path()),
-            Self::Served(spec) => Some(spec.path()),
+            Self::Host(_) | Self::Balloon(_) => Vec::new(),
+            Self::Disk(spec) => vec![spec.path()],
+            Self::Net(spec) => spec.paths(),
+            Self::Rng(spec) => vec![spec.path()],
+            Self::Vsock(spec) => vec![spec.path()],
+            Self::Served(spec) => vec![spec.path()],
         }
     }
 

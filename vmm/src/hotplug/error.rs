@@ -11,7 +11,7 @@ use devices::vfio::iommu::AttachError;
 use devices::vfio::room::NoRoom;
 use devices::vfio::user::ServerError;
 use devices::virtio::block::OpenError;
-use devices::virtio::net::TapError;
+use devices::virtio::net::{TapError, VhostError};
 use devices::virtio::vsock::VsockError;
 
 use super::PlaceError;
@@ -59,6 +59,9 @@ pub enum AddError {
     /// The host's end of a guest's sockets.
     #[error(transparent)]
     Vsock(VsockError),
+    /// The host's kernel does not carry a card's packets.
+    #[error(transparent)]
+    Vhost(VhostError),
     /// A guest's driver knows one only.
     #[error("this VM has a vsock already, and a guest knows one only; remove that first")]
     Second,
@@ -115,8 +118,9 @@ impl AddError {
             Self::Source(_, error) => open_class(error),
             Self::Tap(_, error) => tap_class(error),
             Self::Vsock(error) => vsock_class(error),
+            Self::Vhost(VhostError::Denied(_)) => (Status::Internal, code::DEVICE_PERMISSION),
             Self::Server(_, error) => server_class(error),
-            Self::Open(..) | Self::Queues(_) | Self::Worker(_) => {
+            Self::Open(..) | Self::Vhost(_) | Self::Queues(_) | Self::Worker(_) => {
                 (Status::Internal, code::DEVICE_HOST_FAILED)
             }
         }

@@ -57,10 +57,14 @@ pub(super) fn net(
     place: Place,
     host: &Host,
 ) -> Result<Built, AddError> {
-    let NetSpec { tap, mac, pairs, queue_size, offloads, .. } = spec;
+    let NetSpec { tap, mac, pairs, queue_size, offloads, vhost, .. } = spec;
     let taps = net::open(&tap, pairs).map_err(|error| AddError::Tap(tap, error))?;
     let card = Card { mac, offloads, entries: queue_size };
     let net = Net::new(taps, id.to_string(), card).map_err(AddError::Queues)?;
+    if vhost {
+        let net = net.carried(&host.memory).map_err(AddError::Vhost)?;
+        return build(Arc::new(net), Threads("net", Kind::VhostNet), place, host);
+    }
     build(Arc::new(net), Threads("net", Kind::Net), place, host)
 }
 

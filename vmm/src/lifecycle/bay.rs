@@ -55,9 +55,9 @@ impl Vmm {
             Ok(wanted) => wanted,
             Err(error) => return reply.send(Err(AddError::from(error).fault(ADD))),
         };
-        let reached = match wanted.grant() {
-            Some(grant) => self.sandbox.check(&[grant]),
-            None => self.sandbox.check_devices(),
+        let reached = match wanted.grants() {
+            grants if grants.is_empty() => self.sandbox.check_devices(),
+            grants => self.sandbox.check(&grants),
         };
         if let Err(error) = reached {
             return reply.send(Err(Error::from(error).fault(ADD)));

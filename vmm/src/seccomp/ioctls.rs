@@ -149,6 +149,7 @@ requests! {
     VHOST_SET_VRING_KICK = ioctl_expr(_IOC_WRITE, VHOST, 0x20, 8);
     VHOST_SET_VRING_CALL = ioctl_expr(_IOC_WRITE, VHOST, 0x21, 8);
     VHOST_SET_VRING_ERR = ioctl_expr(_IOC_WRITE, VHOST, 0x22, 8);
+    VHOST_NET_SET_BACKEND = ioctl_expr(_IOC_WRITE, VHOST, 0x30, 8);
     VHOST_VSOCK_SET_GUEST_CID = ioctl_expr(_IOC_WRITE, VHOST, 0x60, 8);
     VHOST_VSOCK_SET_RUNNING = ioctl_expr(_IOC_WRITE, VHOST, 0x61, 4);
 }

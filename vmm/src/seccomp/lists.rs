@@ -89,9 +89,10 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         // Giving RAM back is the allocator's madvise.
         Kind::Rng | Kind::Balloon => vec![COMMON],
         Kind::Net => vec![PACKETS, COMMON],
+        Kind::VhostNet => vec![VHOST_QUEUES, VHOST_CARDS, PACKETS, COMMON],
         Kind::Vsock => vec![VHOST_QUEUES, COMMON],
         Kind::Carrier => vec![MESSAGES, COMMON],
-        // A superset of those five, whose threads it starts.
+        // A superset of those, whose threads it starts.
         Kind::Worker => {
             vec![
                 COMMON,
@@ -102,6 +103,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 STORAGE,
                 PACKETS,
                 VHOST_QUEUES,
+                VHOST_CARDS,
                 MESSAGES,
                 THREADS,
             ]
@@ -118,6 +120,7 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
                 STORAGE,
                 PACKETS,
                 VHOST_QUEUES,
+                VHOST_CARDS,
                 MESSAGES,
                 THREADS,
                 WAIT,
@@ -302,6 +305,9 @@ const VHOST_QUEUES: &[Call] = &[
         VHOST_VSOCK_SET_RUNNING,
     ]),
 ];
+
+/// The tap behind a queue that the host's kernel serves.
+const VHOST_CARDS: &[Call] = &[ioctls(&[VHOST_NET_SET_BACKEND])];
 
 /// Messages to a vfio-user server and from it, and files that it sends unasked.
 const MESSAGES: &[Call] = &[

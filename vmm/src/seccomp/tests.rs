@@ -260,8 +260,16 @@ fn permitted(kind: Kind) -> HashSet<String> {
 #[test]
 fn threads_may_do_what_those_they_start_may() {
     let main = [Kind::Vcpu, Kind::Relay, Kind::Worker].map(|kind| (Kind::Main, kind));
-    let worker = [Kind::Disk, Kind::Rng, Kind::Net, Kind::Vsock, Kind::Carrier, Kind::Balloon]
-        .map(|kind| (Kind::Worker, kind));
+    let worker = [
+        Kind::Disk,
+        Kind::Rng,
+        Kind::Net,
+        Kind::VhostNet,
+        Kind::Vsock,
+        Kind::Carrier,
+        Kind::Balloon,
+    ]
+    .map(|kind| (Kind::Worker, kind));
     for (parent, kind) in main.into_iter().chain(worker) {
         let allowed = permitted(parent);
         let lacking = permitted(kind).into_iter().filter(|rule| {

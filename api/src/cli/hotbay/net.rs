@@ -13,6 +13,7 @@ const NET: &[Key] = &[
     Key("offload_tso", "offload_tso", Kind::Switch),
     Key("offload_ufo", "offload_ufo", Kind::Switch),
     Key("offload_csum", "offload_csum", Kind::Switch),
+    Key("x_vhost", "x_vhost", Kind::Switch),
     Key("pci_segment", "pci_segment", Kind::Number),
     Key("pci_device_id", "pci_device_id", Kind::Number),
     Key("iommu", "iommu", Kind::Switch),

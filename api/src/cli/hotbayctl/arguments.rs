@@ -73,7 +73,7 @@ pub(super) enum Ours {
     /// Give the guest a network card on a tap of the host
     AddNet {
         /// tap=NAME,mac=ADDRESS,id=NAME,num_queues=N,queue_size=N,offload_tso=off,offload_ufo=off,
-        /// offload_csum=off,pci_segment=N,pci_device_id=N
+        /// offload_csum=off,x_vhost=on,pci_segment=N,pci_device_id=N
         net_config: String,
     },
     /// Give the guest sockets (AF_VSOCK) to programs of the host

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::carried::Carried;
 use super::count::{Count, SHORTEST};
 use super::sys;
 use crate::virtio::Served;
@@ -25,6 +26,8 @@ const BIGGEST: usize = 68 << 10;
 
 /// The pair.
 pub(super) struct Pair {
+    /// Who serves the queues in place of this, if somebody does.
+    carried: Option<Carried>,
     tap: File,
     /// The tap puts packets into this queue. Changes with the lock held.
     used: AtomicBool,
@@ -58,12 +61,28 @@ impl Pair {
     /// On a queue of a tap, which puts packets into it or not yet.
     pub(super) fn new(tap: File, used: bool) -> io::Result<Self> {
         Ok(Self {
+            carried: None,
             tap,
             used: AtomicBool::new(used),
             wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             broken: AtomicBool::new(false),
             state: Mutex::default(),
         })
+    }
+
+    /// The tap's queue, once more.
+    pub(super) fn tap(&self) -> io::Result<File> {
+        self.tap.try_clone()
+    }
+
+    /// The host's kernel serves it from now on.
+    pub(super) fn carry(&mut self, carried: Carried) {
+        self.carried = Some(carried);
+    }
+
+    /// The host's kernel, if it serves it.
+    pub(super) fn carried(&self) -> Option<&Carried> {
+        self.carried.as_ref()
     }
 
     /// The tap's queue, for another pair.
@@ -90,7 +109,19 @@ impl Pair {
         if self.used.load(Ordering::SeqCst) == used {
             return Ok(());
         }
-        sys::set_queue(&self.tap, used)?;
+        let carried = |on| self.carried.as_ref().map_or(Ok(()), |carried| carried.use_it(on));
+        // The kernel can only wait for what the tap uses.
+        if used {
+            sys::set_queue(&self.tap, true)?;
+            if let Err(error) = carried(true) {
+                // What is left of it is for the next time to report.
+                let _ = (carried(false), sys::set_queue(&self.tap, false));
+                return Err(error);
+            }
+        } else {
+            carried(false)?;
+            sys::set_queue(&self.tap, false)?;
+        }
         self.used.store(used, Ordering::SeqCst);
         state.spill.total = 0;
         // The counter is 0 or 1: neither can fail for want of room.

@@ -26,6 +26,7 @@ const SET_VRING_BASE: c_ulong = number(_IOC_WRITE, 0x12, 8);
 const SET_VRING_KICK: c_ulong = number(_IOC_WRITE, 0x20, 8);
 const SET_VRING_CALL: c_ulong = number(_IOC_WRITE, 0x21, 8);
 const SET_VRING_ERR: c_ulong = number(_IOC_WRITE, 0x22, 8);
+const NET_SET_BACKEND: c_ulong = number(_IOC_WRITE, 0x30, 8);
 const VSOCK_SET_GUEST_CID: c_ulong = number(_IOC_WRITE, 0x60, 8);
 const VSOCK_SET_RUNNING: c_ulong = number(_IOC_WRITE, 0x61, 4);
 
@@ -141,6 +142,19 @@ fn set_state(file: &File, request: c_ulong, state: &State) -> io::Result<()> {
     done(unsafe { ioctl_with_ref(file, request, state) })
 }
 
+/// What is behind queue `index`; with nothing, it is touched no more when this returns.
+pub(in crate::virtio) fn set_backend(
+    file: &File,
+    index: usize,
+    tap: Option<&File>,
+) -> io::Result<()> {
+    let index = c_uint::try_from(index).map_err(io::Error::other)?;
+    // -1, as the kernel reads it, is no descriptor.
+    let number = |tap: &File| c_uint::try_from(tap.as_raw_fd()).map_err(io::Error::other);
+    let value = tap.map_or(Ok(c_uint::MAX), number)?;
+    set_state(file, NET_SET_BACKEND, &State { index, value })
+}
+
 /// The guest's address; nobody else on this host has it.
 pub(in crate::virtio) fn set_guest_cid(file: &File, cid: u64) -> io::Result<()> {
     // SAFETY: the kernel reads one u64.
@@ -166,7 +180,8 @@ mod tests {
     fn requests_are_the_kernels() {
         let numbers = [GET_FEATURES, SET_FEATURES, SET_OWNER, SET_MEM_TABLE, SET_VRING_ADDR];
         assert_eq!(numbers, [0x8008_af00, 0x4008_af00, 0xaf01, 0x4008_af03, 0x4028_af11]);
-        assert_eq!([VSOCK_SET_GUEST_CID, VSOCK_SET_RUNNING], [0x4008_af60, 0x4004_af61]);
+        let own = [NET_SET_BACKEND, VSOCK_SET_GUEST_CID, VSOCK_SET_RUNNING];
+        assert_eq!(own, [0x4008_af30, 0x4008_af60, 0x4004_af61]);
         assert_eq!((size_of::<Addresses>(), size_of::<State>()), (40, 8));
     }
 }

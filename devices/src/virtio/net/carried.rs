@@ -62,7 +62,7 @@ pub(super) struct Carried {
 }
 
 /// Which queues have a driver, and whether the tap puts packets into this pair: the kernel serves
-/// a queue when both is so, for it cannot wait for a tap's queue that is not used.
+/// a queue when both is so.
 struct State {
     ready: [bool; SIDES],
     used: bool,

@@ -91,8 +91,8 @@ impl Pair {
         self.tap
     }
 
-    /// What becomes readable when there is something to receive. A queue that is not used
-    /// would always be: the tap answers with an error there.
+    /// What becomes readable when there is something to receive. Nothing is made of what a tap
+    /// says of a queue that it does not use.
     pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
         if !self.used.load(Ordering::SeqCst) {
             return Some(sys::event(&self.wake));
@@ -110,7 +110,7 @@ impl Pair {
             return Ok(());
         }
         let carried = |on| self.carried.as_ref().map_or(Ok(()), |carried| carried.use_it(on));
-        // The kernel can only wait for what the tap uses.
+        // The kernel has the queue only while the tap uses it.
         if used {
             sys::set_queue(&self.tap, true)?;
             if let Err(error) = carried(true) {

@@ -200,7 +200,7 @@ impl Worker {
     pub fn once(
         device: Arc<dyn Device>,
         index: usize,
-        (memory, queue, features): (Memory, virtio_queue::Queue, u64),
+        (memory, queue, features): (Memory, Queue, u64),
         vectors: Box<dyn crate::irq::Vectors>,
     ) -> io::Result<bool> {
         let interrupts = Arc::new(Interrupts::new(vectors, device.queues().len()));

@@ -4,10 +4,12 @@
 
 # shellcheck source=initramfs.sh
 . "$lab_d/initramfs.sh"
+# shellcheck source=debian.sh
+. "$lab_d/debian.sh"
 
 # Commands the scripts and the tests call, with the package that brings each.
 tools=(debootstrap:debootstrap cpio:cpio xz:xz-utils zstd:zstd lz4:lz4 curl:curl depmod:kmod lspci:pciutils
-  ip:iproute2 strace:strace python3:python3)
+  ip:iproute2 strace:strace python3:python3 mke2fs:e2fsprogs)
 
 # The release whose QEMU has a working igb with virtual functions.
 qemu_release=trixie
@@ -25,11 +27,13 @@ setup() {
     publish "$(guest_image_dir "$flavour")" build_guest_image "$flavour"
   done
   if [ "${1:-}" != guests ]; then
+    publish "$(base_root)" fetch_base
     publish "$(qemu_root)" fetch_qemu
     publish "$(qemu_mended)" mend_qemu
     publish "$(host_image_dir)" build_host_image
     publish "$cache/disk" build_disk
     publish "$cache/kexec" build_kexec
+    publish "$(debian_dir)" build_debian
   fi
   exec 9>&-
 }
@@ -68,15 +72,35 @@ download_package() (
   rm ./*.deb
 )
 
-fetch_qemu() {
+base_root() { echo "$cache/base-$qemu_release"; }
+
+# A small Debian of that release, which others are made from.
+fetch_base() {
   local root=$1 from
   [ "$(id -u)" = 0 ] || { echo "debootstrap needs root"; return 1; }
   refresh_lists
   from=$(mirror)
   [ -n "$from" ] || { echo "apt's sources name no Debian mirror"; return 1; }
-  debootstrap --variant=minbase "$qemu_release" "$root" "$from" &&
-    chroot "$root" apt-get install -y -q --no-install-recommends qemu-system-x86 seabios ipxe-qemu &&
-    rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/usr/share/{doc,locale,man}
+  debootstrap --variant=minbase "$qemu_release" "$root" "$from" && clean_tree "$root"
+}
+
+fetch_qemu() {
+  copy_base "$1" qemu-system-x86 seabios ipxe-qemu
+}
+
+# copy_base ROOT PACKAGE...: that Debian with more packages. It may be older than what there is to fetch.
+copy_base() {
+  local root=$1
+  shift
+  cp -a "$(base_root)/." "$root" &&
+    chroot "$root" apt-get update -q &&
+    DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -q --no-install-recommends "$@" &&
+    clean_tree "$root"
+}
+
+# clean_tree ROOT: without what only a person would read, or apt.
+clean_tree() {
+  rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/usr/share/{doc,locale,man}
 }
 
 # A QEMU that cannot be mended serves as it is; guests hang now and then.

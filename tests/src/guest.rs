@@ -83,6 +83,18 @@ impl Guest {
         self.expect(READY, BOOT_LIMIT).map(drop)
     }
 
+    /// Waits for a login, logs in, and asks for a shell as `guest-init` gives one: without prompt or echo.
+    pub fn log_in(&mut self, user: &str, password: &str) -> Result {
+        self.expect("login: ", BOOT_LIMIT)?;
+        self.type_in(&format!("{user}\n"))?;
+        // Whatever is typed before it is forgotten.
+        self.expect("Password: ", COMMAND_LIMIT)?;
+        self.type_in(&format!("{password}\n"))?;
+        self.expect(":~# ", COMMAND_LIMIT)?;
+        self.type_in("stty -echo -onlcr; echo 'logged' in; exec env PS1= PS2= sh +m\n")?;
+        self.expect("logged in", COMMAND_LIMIT).map(drop)
+    }
+
     /// Waits until the guest prints `needle`; what it printed before.
     pub fn expect(&mut self, needle: &str, limit: Duration) -> Result<String> {
         self.expect_in(None, needle, limit)

@@ -39,6 +39,8 @@ pub struct Options {
     pub words: &'static str,
     /// Functions the guest has from the start, with their ids.
     pub devices: Vec<(Bdf, &'static str)>,
+    /// An initramfs in place of the flavour's own.
+    pub initramfs: Option<PathBuf>,
     /// Archives to append to the initramfs; the kernel unpacks one after the other.
     pub archives: Vec<PathBuf>,
     /// More arguments for `hotbay`.
@@ -56,6 +58,7 @@ impl Default for Options {
             memory: "size=512M",
             words: "",
             devices: Vec::new(),
+            initramfs: None,
             archives: Vec::new(),
             arguments: Vec::new(),
             program: None,
@@ -94,9 +97,9 @@ impl Options {
         Ok(vm)
     }
 
-    /// The flavour's initramfs, or a file with the archives after it.
+    /// The initramfs, or a file with the archives after it.
     fn initramfs(&self, dir: &TempDir) -> Result<PathBuf> {
-        let plain = self.flavour.initramfs()?;
+        let plain = self.initramfs.clone().map_or_else(|| self.flavour.initramfs(), Ok)?;
         if self.archives.is_empty() {
             return Ok(plain);
         }

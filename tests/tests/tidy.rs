@@ -69,6 +69,7 @@ const TESTS: &[&str] = &[
     "metronome",
     "vm",
     "peer",
+    "debian",
     "held",
     "function",
     "registers",

@@ -4,6 +4,7 @@
 //! ([`irq::Vectors`], [`memory::Windows`]...); the `vmm` crate implements them.
 //! No module in this crate may name the hypervisor or the API.
 
+pub mod console;
 pub mod io;
 pub mod irq;
 pub mod legacy;

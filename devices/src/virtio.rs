@@ -19,6 +19,7 @@ mod backend;
 pub mod balloon;
 pub mod block;
 pub mod chain;
+pub mod console;
 mod desk;
 pub mod function;
 mod interrupts;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const API: &[&str] =
     &["schema", "request", "mailbox", "route", "server", "client", "cli", "openapi"];
 const DEVICES: &[&str] =
-    &["io", "irq", "memory", "space", "pci", "vfio", "virtio", "platform", "legacy"];
+    &["io", "irq", "memory", "console", "space", "pci", "vfio", "virtio", "platform", "legacy"];
 const VMM: &[&str] = &[
     "allocator",
     "logging",

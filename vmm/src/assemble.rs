@@ -5,9 +5,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use devices::console::Console;
 use devices::io::Access;
 use devices::legacy::i8042::{self, I8042};
-use devices::legacy::serial::{Console, Uart};
+use devices::legacy::serial::Uart;
 use devices::pci::Segment;
 use devices::pci::bus::Bus;
 use devices::pci::ecam::Ecam;
@@ -18,6 +19,7 @@ use devices::platform::slots::Slots;
 use devices::space::{Claim, ClaimError};
 use devices::vfio::bars::GuestSpaces;
 use devices::vfio::iommu::Iommu;
+use devices::virtio::console::Console as Paravirtual;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -55,7 +57,7 @@ pub enum Error {
     /// Its processors.
     #[error(transparent)]
     Vcpu(#[from] vcpu::Error),
-    /// Where its serial port goes.
+    /// Where its serial port or its console goes.
     #[error(transparent)]
     Console(#[from] console::Error),
     /// Two devices at one address: the layout is wrong.
@@ -97,6 +99,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
     board.power()?;
     let button = board.button()?;
     let serial = board.serial(&spec.serial)?;
+    let (console, paravirtual) = board.console(&spec.console)?.unzip();
     let windows = windows::shared(spec.segments, &mem64(spec.memory.size, kvm.address_bits()?));
     let guest = |apertures| GuestSpaces {
         memory: Arc::clone(&spaces.memory),
@@ -111,7 +114,10 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
 
     let vcpus = Vcpus::new((&kvm, &vm), spec.vcpus, &spaces, (reports.events, reports.filters))?;
     let warmth = Arc::new(Warmth::new(ram.memory()));
-    let host = host(&vm, (&ram, Arc::clone(&warmth)), memory_slots, reports)?;
+    let host = Host {
+        console: paravirtual,
+        ..host(&vm, (&ram, Arc::clone(&warmth)), memory_slots, reports)?
+    };
     let bay = Bay::new(
         roots,
         host,
@@ -124,6 +130,7 @@ pub fn assemble(spec: &VmSpec, payload: Payload, reports: Reports<'_>) -> Result
         bay,
         _claims: claims,
         serial,
+        console,
         button,
         _spaces: spaces,
         warming: Warming::new(warmth, spec.memory.prefault),
@@ -152,6 +159,7 @@ fn host(
         memory_slots,
         vm: Arc::clone(vm),
         memory: ram.memory().clone(),
+        console: None,
         filters: Arc::clone(reports.filters),
         notices: Arc::new(Watch::new()?),
         bell: Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?),
@@ -185,12 +193,21 @@ impl Board<'_> {
     }
 
     fn serial(&mut self, spec: &SerialSpec) -> Result<Option<Serial>, Error> {
-        let Some(backend) = backend(spec)? else { return Ok(None) };
+        let Some(backend) = backend(spec, "serial port")? else { return Ok(None) };
         let uart = Arc::new(Uart::new(self.interrupt(layout::COM1_GSI)?)?);
-        let console = Console::new(backend, Arc::clone(&uart))?;
+        let console = Console::new(backend, Arc::clone(&uart) as _)?;
         self.reports.watch.add(&console, Source::Console)?;
         self.port(layout::COM1_PORT, layout::COM1_SIZE, uart.clone())?;
         Ok(Some(Serial { console, uart }))
+    }
+
+    /// Both halves of a paravirtual console. It comes to the guest as all devices of ours do.
+    fn console(&self, spec: &SerialSpec) -> Result<Option<(Console, Arc<Paravirtual>)>, Error> {
+        let Some(backend) = backend(spec, "console")? else { return Ok(None) };
+        let paravirtual = Arc::new(Paravirtual::new()?);
+        let console = Console::new(backend, Arc::clone(&paravirtual) as _)?;
+        self.reports.watch.add(&console, Source::Console)?;
+        Ok(Some((console, paravirtual)))
     }
 
     /// A segment's root bus behind its window on configuration space, the first segment's behind the ports as

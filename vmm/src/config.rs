@@ -23,6 +23,7 @@ use crate::memory::ram::{Backings, Prefault};
 use crate::sandbox::Grant;
 
 pub mod balloon;
+pub mod console;
 pub mod device;
 pub mod disk;
 pub mod net;
@@ -33,6 +34,7 @@ pub mod vsock;
 pub mod wanted;
 
 use self::balloon::BalloonSpec;
+use self::console::ConsoleSpec;
 use self::device::{DeviceError, DeviceSpec, NoSegment};
 use self::disk::DiskSpec;
 use self::net::NetSpec;
@@ -59,13 +61,15 @@ pub struct VmSpec {
     pub payload: Option<Payload>,
     /// Where its serial port goes.
     pub serial: SerialSpec,
+    /// Where its paravirtual console goes.
+    pub console: SerialSpec,
     /// Devices it has from the start: disks, the source of random numbers, host functions.
     pub devices: Vec<Wanted>,
     /// What stays reachable besides its own paths, if the process is to reach no more.
     pub landlock: Option<Vec<Grant>>,
 }
 
-/// Where the serial port's bytes go to and come from.
+/// Where the bytes of the serial port, or of the paravirtual console, go to and come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SerialSpec {
     /// The guest has no such port.
@@ -117,11 +121,11 @@ pub enum SpecError {
     #[error("the payload names no kernel")]
     NoKernel,
     /// A mode that needs a path came without.
-    #[error("serial mode {0:?} needs a path")]
+    #[error("mode {0:?} needs a path")]
     NoPath(ConsoleMode),
-    /// There is no paravirtual console yet.
-    #[error("console mode {0:?} is not offered: use serial")]
-    Console(ConsoleMode),
+    /// Both would read what is typed there.
+    #[error("serial and console are both on the terminal: have one of them elsewhere")]
+    TwoOnTheTerminal,
     /// One of its devices.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -158,12 +162,9 @@ impl TryFrom<VmConfig> for VmSpec {
             landlock_enable,
             landlock_rules,
         } = body;
-        match console.mode {
-            ConsoleMode::Off | ConsoleMode::Null => {}
-            mode @ (ConsoleMode::Pty
-            | ConsoleMode::Tty
-            | ConsoleMode::File
-            | ConsoleMode::Socket) => return Err(SpecError::Console(mode)),
+        let (serial, console) = (SerialSpec::try_from(serial)?, SerialSpec::try_from(console)?);
+        if (&serial, &console) == (&SerialSpec::Tty, &SerialSpec::Tty) {
+            return Err(SpecError::TwoOnTheTerminal);
         }
         let segments = segments(&platform.unwrap_or_default())?;
         let memory: Backings = memory.try_into()?;
@@ -173,12 +174,13 @@ impl TryFrom<VmConfig> for VmSpec {
             segments,
             memory,
             payload: payload.map(TryInto::try_into).transpose()?,
-            serial: serial.try_into()?,
+            serial,
             devices: wanted(
                 (disks.unwrap_or_default(), net.unwrap_or_default(), (rng, vsock, balloon)),
                 (devices.unwrap_or_default(), user_devices.unwrap_or_default()),
-                segments,
+                (ConsoleSpec::of(&console), segments),
             )?,
+            console,
             landlock: reach::landlock(landlock_enable, landlock_rules.unwrap_or_default())?,
         })
     }
@@ -207,17 +209,18 @@ fn balloon(body: BalloonConfig, memory: Backings) -> Result<BalloonSpec, SpecErr
 fn wanted(
     (disks, cards, (rng, vsock, balloon)): (Vec<DiskConfig>, Vec<NetConfig>, Singles),
     (functions, served): (Vec<AddDevice>, Vec<UserDeviceConfig>),
-    segments: u8,
+    (console, segments): (Option<ConsoleSpec>, u8),
 ) -> Result<Vec<Wanted>, SpecError> {
     let disks = disks.into_iter().map(|body| DiskSpec::try_from(body).map(Wanted::Disk));
     let cards = cards.into_iter().map(|body| NetSpec::try_from(body).map(Wanted::Net));
     let rng = rng.into_iter().map(|body| RngSpec::try_from(body).map(Wanted::Rng));
     let vsock = vsock.into_iter().map(|body| VsockSpec::try_from(body).map(Wanted::Vsock));
     let balloon = balloon.into_iter().map(|spec| Ok(Wanted::Balloon(spec)));
+    let console = console.into_iter().map(|spec| Ok(Wanted::Console(spec)));
     let functions = functions.into_iter().map(|body| DeviceSpec::try_from(body).map(Wanted::Host));
     let served = served.into_iter().map(|body| UserDeviceSpec::try_from(body).map(Wanted::Served));
     let mut all: Vec<Wanted> = Vec::new();
-    let ours = disks.chain(cards).chain(rng).chain(vsock).chain(balloon);
+    let ours = disks.chain(cards).chain(rng).chain(vsock).chain(balloon).chain(console);
     for wanted in ours.chain(functions).chain(served) {
         let wanted = wanted?;
         if let Err(error) = wanted.fits(segments) {
@@ -370,9 +373,30 @@ mod tests {
     }
 
     #[test]
+    fn console_is_a_device_unless_it_is_off_and_not_on_a_terminal_that_is_taken() {
+        let consoles = |mode| {
+            let spec = with(|body| body.console = ConsoleConfig::of(mode)).unwrap();
+            spec.devices.iter().filter(|wanted| matches!(wanted, Wanted::Console(_))).count()
+        };
+        assert_eq!(
+            [ConsoleMode::Off, ConsoleMode::Null, ConsoleMode::Tty].map(consoles),
+            [0, 1, 1]
+        );
+
+        let both = with(|body| {
+            body.serial = ConsoleConfig::of(ConsoleMode::Tty);
+            body.console = ConsoleConfig::of(ConsoleMode::Tty);
+        });
+        assert_eq!(both, Err(SpecError::TwoOnTheTerminal));
+    }
+
+    #[test]
     fn modes_with_a_path_need_one_and_a_payload_needs_a_kernel() {
         let file = with(|body| body.serial = ConsoleConfig::of(ConsoleMode::File));
         assert_eq!(file, Err(SpecError::NoPath(ConsoleMode::File)));
+
+        let console = with(|body| body.console = ConsoleConfig::of(ConsoleMode::Socket));
+        assert_eq!(console, Err(SpecError::NoPath(ConsoleMode::Socket)));
 
         let payload = with(|body| body.payload = Some(PayloadConfig::default()));
         assert_eq!(payload, Err(SpecError::NoKernel));

@@ -1,4 +1,4 @@
-//! Opens what a serial port is connected to.
+//! Opens what a serial port or a paravirtual console is connected to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use devices::legacy::serial::Backend;
+use devices::console::Backend;
 
 use crate::config::SerialSpec;
 
@@ -14,25 +14,25 @@ use crate::config::SerialSpec;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Missing folder, no permission.
-    #[error("cannot open {} for the serial port", .0.display())]
-    File(PathBuf, #[source] io::Error),
+    #[error("cannot open {} for the {}", .0.display(), .1)]
+    File(PathBuf, &'static str, #[source] io::Error),
     /// In use, no permission.
-    #[error("cannot listen on {} for the serial port", .0.display())]
-    Socket(PathBuf, #[source] io::Error),
+    #[error("cannot listen on {} for the {}", .0.display(), .1)]
+    Socket(PathBuf, &'static str, #[source] io::Error),
 }
 
-/// Opens what `spec` names; `None` when there is to be no port.
-pub fn backend(spec: &SerialSpec) -> Result<Option<Backend>, Error> {
+/// Opens what `spec` names, for `port`; `None` when there is to be no port.
+pub fn backend(spec: &SerialSpec, port: &'static str) -> Result<Option<Backend>, Error> {
     Ok(Some(match spec {
         SerialSpec::Off => return Ok(None),
         SerialSpec::Null => Backend::Null,
         SerialSpec::Tty => Backend::Tty,
         SerialSpec::Pty => Backend::Pty,
         SerialSpec::File(path) => {
-            Backend::File(create(path).map_err(|error| Error::File(path.clone(), error))?)
+            Backend::File(create(path).map_err(|error| Error::File(path.clone(), port, error))?)
         }
         SerialSpec::Socket(path) => {
-            Backend::Socket(listen(path).map_err(|error| Error::Socket(path.clone(), error))?)
+            Backend::Socket(listen(path).map_err(|error| Error::Socket(path.clone(), port, error))?)
         }
     }))
 }

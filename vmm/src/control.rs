@@ -6,7 +6,7 @@ use api::request::{Request, Response};
 use api::schema::info::{VmInfo, VmmPing};
 use api::schema::machine::VmConfig;
 
-use devices::legacy::serial::Console;
+use devices::console::Console;
 
 use crate::config::wanted::Wanted;
 use crate::lifecycle::{Error, Refusal, Verb, Vmm};
@@ -87,6 +87,8 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
             Wanted::Vsock(spec) => vsock = Some(spec.into()),
             Wanted::Served(spec) => served.push(spec.into()),
             Wanted::Balloon(spec) => balloon = Some(spec.into()),
+            // Its configuration is not the device's.
+            Wanted::Console(_) => {}
         }
     }
     let devices = Some(devices).filter(|devices| !devices.is_empty());
@@ -95,9 +97,12 @@ fn info(vmm: &Vmm) -> Result<Response, Error> {
     let user_devices = Some(served).filter(|served| !served.is_empty());
     let mut config =
         VmConfig { disks, net, rng, vsock, balloon, devices, user_devices, ..vm.config.clone() };
-    let console = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
-    if let Some(pty) = console.and_then(Console::pty) {
-        config.serial.file = Some(pty.to_owned());
+    let serial = machine.and_then(|machine| machine.serial.as_ref()).map(|serial| &serial.console);
+    let console = machine.and_then(|machine| machine.console.as_ref());
+    for (port, shown) in [(serial, &mut config.serial), (console, &mut config.console)] {
+        if let Some(pty) = port.and_then(Console::pty) {
+            shown.file = Some(pty.to_owned());
+        }
     }
     let ballooned = machine.map_or(0, |machine| machine.bay.ballooned());
     Ok(Response::Info(Box::new(VmInfo {

@@ -46,6 +46,7 @@ use devices::vfio::counters::Counter;
 use devices::vfio::host::HostFunction;
 use devices::vfio::iommu::{AttachError, Iommu};
 use devices::vfio::room::Others;
+use devices::virtio::console::Console;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -111,6 +112,8 @@ pub struct Host {
     pub memory: Memory,
     /// Where RAM goes that the guest does without.
     pub surplus: Arc<Surplus>,
+    /// The guest's half of the paravirtual console, if there is to be one.
+    pub console: Option<Arc<Console>>,
     /// What the threads of those may do.
     pub filters: Arc<Filters>,
     /// Ready when the host has something to say of a function.
@@ -331,6 +334,7 @@ impl Bay {
                 What::Served(spec, self.others(segment))
             }
             Wanted::Balloon(spec) => What::Balloon(spec),
+            Wanted::Console(spec) => What::Console(spec),
         };
         let place = self.roots.reserve(segment, slot)?;
         Ok(build::Plan { id, what, place, host: self.host.clone() })

@@ -244,9 +244,7 @@ impl Vmm {
         for source in self.watch.ready() {
             let machine = self.vm.as_mut().and_then(|vm| vm.stage.built());
             match (source, machine) {
-                (Source::Console, Some(machine)) => {
-                    machine.serial.iter_mut().for_each(|serial| serial.console.ready());
-                }
+                (Source::Console, Some(machine)) => machine.serve_consoles(),
                 (Source::Slots, Some(machine)) => {
                     machine.bay.take_ejected();
                 }

@@ -4,7 +4,8 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use devices::legacy::serial::{Console, Uart};
+use devices::console::Console;
+use devices::legacy::serial::Uart;
 use devices::platform::button::Button;
 use devices::space::Claim;
 use kvm_ioctls::VmFd;
@@ -24,6 +25,8 @@ pub struct Machine {
     pub(crate) bay: Bay,
     pub(crate) _claims: Vec<Claim>,
     pub(crate) serial: Option<Serial>,
+    /// The host's half of the paravirtual console, whose other one is in the bay.
+    pub(crate) console: Option<Console>,
     pub(crate) button: Arc<Button>,
     pub(crate) _spaces: Spaces,
     pub(crate) warming: Warming,
@@ -37,8 +40,15 @@ pub struct Machine {
 impl Machine {
     /// Descriptors that the event loop watches.
     pub(crate) fn watched(&self) -> impl Iterator<Item = RawFd> {
-        let console = self.serial.as_ref().map(|serial| serial.console.as_raw_fd());
-        console.into_iter().chain(self.bay.watched())
+        let serial = self.serial.as_ref().map(|serial| serial.console.as_raw_fd());
+        let console = self.console.as_ref().map(AsRawFd::as_raw_fd);
+        serial.into_iter().chain(console).chain(self.bay.watched())
+    }
+
+    /// Serves those who type and read at the guest's ports.
+    pub(crate) fn serve_consoles(&mut self) {
+        let serial = self.serial.as_mut().map(|serial| &mut serial.console);
+        serial.into_iter().chain(&mut self.console).for_each(Console::ready);
     }
 }
 

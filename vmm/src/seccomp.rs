@@ -74,12 +74,14 @@ pub enum Kind {
     Carrier,
     /// Serves a balloon's queue.
     Balloon,
+    /// Serves a queue of the paravirtual console.
+    Console,
     /// The first thread: the event loop, which starts vCPUs and workers.
     Main,
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Http,
         Self::Vcpu,
         Self::Relay,
@@ -92,6 +94,7 @@ impl Kind {
         Self::Vsock,
         Self::Carrier,
         Self::Balloon,
+        Self::Console,
         Self::Main,
     ];
 }

@@ -34,7 +34,7 @@ pub struct VmConfig {
     #[serde(default = "default_serial")]
     pub serial: ConsoleConfig,
     /// Its paravirtual console; `Off` when absent, unlike Cloud Hypervisor's
-    /// `Tty`, because hotbay's guests have none yet.
+    /// `Tty`, which would take what is typed from a serial port.
     #[serde(default = "default_console")]
     pub console: ConsoleConfig,
     /// Its mainboard.

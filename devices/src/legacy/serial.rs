@@ -1,32 +1,17 @@
-//! A 16550 serial port in two halves that share one lock.
-//!
-//! ```text
-//! vCPU ── Access ──> Uart (registers, FIFO, Output) ── write, never blocking ──> tty, file, socket, pty
-//! event loop ──────> Console ── reads input, accepts clients, sends what had to wait
-//! ```
+//! A 16550 serial port: the guest's half of it. What it is connected to is [`crate::console`]'s.
 //!
 //! The guest's output goes out on the vCPU's own thread as long as the other
-//! side takes it. What it does not take waits in a bounded backlog, oldest bytes
-//! are dropped first, and [`Console`] sends it later: a slow or stuck peer never
-//! stops a vCPU. Registers are `vm-superio`'s.
+//! side takes it. Registers are `vm-superio`'s.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_superio::Trigger;
 use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::console::{Output, Port};
 use crate::io::Access;
-
-mod console;
-mod output;
-mod terminal;
-
-pub use console::{Backend, Console};
-use output::Output;
-pub use terminal::restore as restore_terminal;
 
 /// Interrupt Enable Register.
 const IER: u8 = 1;
@@ -106,19 +91,6 @@ impl Uart {
         Ok(())
     }
 
-    /// How many bytes of input fit in the FIFO now.
-    fn room(&self) -> usize {
-        self.lock().fifo_capacity()
-    }
-
-    /// Hands input to the guest; at most [`Self::room`] bytes. A guest that has
-    /// the port in loop-back mode receives nothing, as on a real line.
-    fn receive(&self, input: &[u8]) {
-        if let Err(error) = self.lock().enqueue_raw_bytes(input) {
-            log::warn!("serial: input of {} bytes is lost: {error}", input.len());
-        }
-    }
-
     /// What interrupts now. Input does until its last byte is read (16550D data sheet, table IV), which `vm-superio`
     /// forgets at the first: a driver that reads so much at a time, as Linux does (256 bytes, `serial8250_rx_chars`), would
     /// leave the rest for ever, since a FIFO that is full receives nothing that could interrupt again.
@@ -138,20 +110,29 @@ impl Uart {
         device.read(LCR) & LCR_DIVISOR == 0 && device.read(IER) & IER_RECEIVED != 0
     }
 
-    /// Gives `act` the place where output goes.
-    fn with_output<T>(&self, act: impl FnOnce(&mut Output) -> T) -> T {
-        act(self.lock().writer_mut())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Device> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Readable when the guest has read all input there was.
-impl AsRawFd for Uart {
-    fn as_raw_fd(&self) -> RawFd {
-        self.drained.as_raw_fd()
+impl Port for Uart {
+    fn drained(&self) -> &EventFd {
+        &self.drained
+    }
+
+    fn room(&self) -> usize {
+        self.lock().fifo_capacity()
+    }
+
+    /// A guest that has the port in loop-back mode receives nothing, as on a real line.
+    fn receive(&self, input: &[u8]) {
+        if let Err(error) = self.lock().enqueue_raw_bytes(input) {
+            log::warn!("serial: input of {} bytes is lost: {error}", input.len());
+        }
+    }
+
+    fn with_output(&self, act: &mut dyn FnMut(&mut Output)) {
+        act(self.lock().writer_mut());
     }
 }
 

@@ -45,24 +45,14 @@ impl VmSpec {
             let initramfs = payload.initramfs.as_ref();
             paths.extend(initramfs.map(|path| Grant::new("the initramfs", path, Purpose::Read)));
         }
-        match &self.serial {
-            SerialSpec::Off | SerialSpec::Null => {}
-            SerialSpec::Tty if stdout().is_terminal() => {
-                paths.push(Grant::optional("the terminal", TERMINAL, Purpose::Write));
-            }
-            SerialSpec::Tty => {}
-            SerialSpec::Pty => paths.extend(
-                ["/dev/ptmx", "/dev/pts"]
-                    .map(|path| Grant::new("pseudo-terminals", path, Purpose::Device)),
-            ),
-            SerialSpec::File(path) => {
-                paths.push(Grant::new("the serial port's file", path, Purpose::Overwrite));
-            }
-            SerialSpec::Socket(path) => {
-                let what = "the folder of the serial port's socket";
-                paths.push(Grant::folder(what, path, Purpose::Sockets));
-            }
-        }
+        paths.extend(ends(
+            &self.serial,
+            ["the serial port's file", "the folder of the serial port's socket"],
+        ));
+        paths.extend(ends(
+            &self.console,
+            ["the console's file", "the folder of the console's socket"],
+        ));
         paths.extend(self.devices.iter().flat_map(Wanted::grants));
         paths
     }
@@ -70,6 +60,22 @@ impl VmSpec {
     /// Whether it has functions of the host's.
     pub fn has_functions(&self) -> bool {
         self.devices.iter().any(|wanted| matches!(wanted, Wanted::Host(_)))
+    }
+}
+
+/// What a port's other end opens; `names` are those of a file and of a socket.
+fn ends(port: &SerialSpec, [file, folder]: [&'static str; 2]) -> Vec<Grant> {
+    match port {
+        SerialSpec::Off | SerialSpec::Null => Vec::new(),
+        SerialSpec::Tty if stdout().is_terminal() => {
+            vec![Grant::optional("the terminal", TERMINAL, Purpose::Write)]
+        }
+        SerialSpec::Tty => Vec::new(),
+        SerialSpec::Pty => ["/dev/ptmx", "/dev/pts"]
+            .map(|path| Grant::new("pseudo-terminals", path, Purpose::Device))
+            .into(),
+        SerialSpec::File(path) => vec![Grant::new(file, path, Purpose::Overwrite)],
+        SerialSpec::Socket(path) => vec![Grant::folder(folder, path, Purpose::Sockets)],
     }
 }
 
@@ -89,6 +95,7 @@ mod tests {
         let spec = spec(json!({
             "payload": {"kernel": "/k", "initramfs": "/i"},
             "serial": {"mode": "Socket", "socket": "/run/vm/serial"},
+            "console": {"mode": "File", "file": "/run/console"},
             "disks": [{"path": "/a.raw"}, {"path": "/b.raw", "readonly": true}],
             "devices": [{"path": "/sys/bus/pci/devices/0000:01:00.0"}],
         }))
@@ -103,6 +110,7 @@ mod tests {
                 ("/k", Purpose::Read),
                 ("/i", Purpose::Read),
                 ("/run/vm", Purpose::Sockets),
+                ("/run/console", Purpose::Overwrite),
                 ("/a.raw", Purpose::Device),
                 ("/b.raw", Purpose::Read),
             ]

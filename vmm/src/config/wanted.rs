@@ -6,6 +6,7 @@ use devices::pci::{Segment, Slot};
 use devices::virtio::vsock::NODE;
 
 use super::balloon::BalloonSpec;
+use super::console::ConsoleSpec;
 use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
 use super::net::NetSpec;
@@ -31,6 +32,8 @@ pub enum Wanted {
     Served(UserDeviceSpec),
     /// A balloon.
     Balloon(BalloonSpec),
+    /// The paravirtual console.
+    Console(ConsoleSpec),
 }
 
 impl Wanted {
@@ -44,6 +47,7 @@ impl Wanted {
             Self::Vsock(spec) => spec.id.as_ref(),
             Self::Served(spec) => spec.id.as_ref(),
             Self::Balloon(spec) => spec.id.as_ref(),
+            Self::Console(spec) => spec.id.as_ref(),
         }
     }
 
@@ -59,6 +63,7 @@ impl Wanted {
             Self::Vsock(spec) => Self::Vsock(VsockSpec { id, ..spec }),
             Self::Served(spec) => Self::Served(UserDeviceSpec { id, ..spec }),
             Self::Balloon(spec) => Self::Balloon(BalloonSpec { id, ..spec }),
+            Self::Console(spec) => Self::Console(ConsoleSpec { id, ..spec }),
         }
     }
 
@@ -72,6 +77,8 @@ impl Wanted {
             Self::Vsock(_) => "_vsock",
             Self::Served(_) => "_vfio_user",
             Self::Balloon(_) => "_balloon",
+            // A name that no client may say.
+            Self::Console(_) => "__console",
         }
     }
 
@@ -85,13 +92,15 @@ impl Wanted {
             Self::Vsock(_) => Path::new(NODE),
             Self::Served(spec) => &spec.socket,
             Self::Balloon(_) => Path::new("balloon"),
+            Self::Console(_) => Path::new("console"),
         }
     }
 
     /// What must be reachable for it, besides what hotbay always needs.
     pub fn grants(&self) -> Vec<Grant> {
         match self {
-            Self::Host(_) | Self::Balloon(_) => Vec::new(),
+            // What a console goes to is opened by the machine.
+            Self::Host(_) | Self::Balloon(_) | Self::Console(_) => Vec::new(),
             Self::Disk(spec) => vec![spec.path()],
             Self::Net(spec) => spec.paths(),
             Self::Rng(spec) => vec![spec.path()],
@@ -109,7 +118,8 @@ impl Wanted {
             | Self::Net(_)
             | Self::Rng(_)
             | Self::Vsock(_)
-            | Self::Served(_) => None,
+            | Self::Served(_)
+            | Self::Console(_) => None,
         }
     }
 
@@ -128,6 +138,7 @@ impl Wanted {
             Self::Vsock(spec) => (spec.segment, spec.slot),
             Self::Served(spec) => (spec.segment, spec.slot),
             Self::Balloon(spec) => (spec.segment, spec.slot),
+            Self::Console(spec) => (spec.segment, spec.slot),
         }
     }
 

@@ -17,6 +17,7 @@ use super::occupant::Occupant;
 use super::roots::Place;
 use super::{AddError, Host, own, served};
 use crate::config::balloon::BalloonSpec;
+use crate::config::console::ConsoleSpec;
 use crate::config::device::{DeviceId, DeviceSpec};
 use crate::config::disk::DiskSpec;
 use crate::config::net::NetSpec;
@@ -51,6 +52,8 @@ pub(super) enum What {
     Served(UserDeviceSpec, Others),
     /// A balloon.
     Balloon(BalloonSpec),
+    /// The paravirtual console.
+    Console(ConsoleSpec),
 }
 
 impl What {
@@ -66,6 +69,7 @@ impl What {
             Self::Vsock(spec) => (Wanted::Vsock(spec.clone()), None),
             Self::Served(spec, _) => (Wanted::Served(spec.clone()), None),
             Self::Balloon(spec) => (Wanted::Balloon(spec.clone()), None),
+            Self::Console(spec) => (Wanted::Console(spec.clone()), None),
         }
     }
 }
@@ -125,6 +129,10 @@ impl Plan {
             What::Balloon(spec) => {
                 progress.enter(Phase::Opening);
                 own::balloon(&id, &spec, place, &host)
+            }
+            What::Console(_) => {
+                progress.enter(Phase::Opening);
+                own::console(place, &host)
             }
         }
     }

@@ -103,6 +103,12 @@ pub(super) fn balloon(
     Ok(Built { function, place: place.reservation, relayed })
 }
 
+/// Starts the threads of the console that the machine was made with.
+pub(super) fn console(place: Place, host: &Host) -> Result<Built, AddError> {
+    let console = host.console.clone().expect("a console is wanted of a machine that has one");
+    build(console, Threads("console", Kind::Console), place, host)
+}
+
 fn build(
     device: Arc<dyn Device>,
     named: Threads,

@@ -90,6 +90,8 @@ pub(super) fn of(kind: Kind) -> Vec<&'static [Call]> {
         Kind::Rng | Kind::Balloon => vec![COMMON],
         Kind::Net => vec![PACKETS, COMMON],
         Kind::VhostNet => vec![VHOST_QUEUES, VHOST_CARDS, PACKETS, COMMON],
+        // Where its output goes is open.
+        Kind::Console => vec![TYPING, COMMON],
         Kind::Vsock => vec![VHOST_QUEUES, COMMON],
         Kind::Carrier => vec![MESSAGES, COMMON],
         // A superset of those, whose threads it starts.
@@ -290,6 +292,9 @@ const STORAGE: &[Call] = &[
 /// queues it uses.
 const PACKETS: &[Call] =
     &[call(libc::SYS_readv), call(libc::SYS_poll), ioctls(&[TUNSETOFFLOAD, TUNSETQUEUE])];
+
+/// Waiting for what is typed.
+const TYPING: &[Call] = &[call(libc::SYS_poll)];
 
 /// A queue that the host's kernel serves: where it is, and whether it is served.
 const VHOST_QUEUES: &[Call] = &[

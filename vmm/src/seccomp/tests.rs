@@ -268,6 +268,7 @@ fn threads_may_do_what_those_they_start_may() {
         Kind::Vsock,
         Kind::Carrier,
         Kind::Balloon,
+        Kind::Console,
     ]
     .map(|kind| (Kind::Worker, kind));
     for (parent, kind) in main.into_iter().chain(worker) {

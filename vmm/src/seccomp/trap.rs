@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use devices::legacy::serial::restore_terminal;
+use devices::console::restore_terminal;
 use libc::{REG_R8, REG_R9, REG_R10, REG_RDI, REG_RDX, REG_RSI, c_int, c_uint, c_void};
 use vmm_sys_util::signal::register_signal_handler;
 

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 
 use devices::io::Access;
 use devices::legacy::i8042::{FIRST_PORT, I8042, PORTS};
-use devices::legacy::serial::{Backend, Console, Uart};
+use devices::console::{Backend, Console};
+use devices::legacy::serial::Uart;
 use devices::pci::bus::Bus;
 use devices::pci::ecam::Ecam;
 use devices::pci::ports::ConfigPorts;
@@ -153,7 +154,7 @@ impl Serial {
         let interrupt = EventFd::new(EFD_NONBLOCK).expect("a descriptor");
         let uart = Arc::new(Uart::new(interrupt).expect("a port"));
         let backend = Backend::Socket(listener);
-        let mut console = Console::new(backend, Arc::clone(&uart)).expect("a console");
+        let mut console = Console::new(backend, Arc::clone(&uart) as _).expect("a console");
         let peer = UnixStream::connect(path).expect("a connection");
         peer.set_nonblocking(true).expect("a socket that does not block");
         console.ready();

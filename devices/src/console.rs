@@ -1,4 +1,14 @@
-//! The host's half of a serial port: what it is connected to.
+//! The host's half of a port through which a guest speaks: what it is connected to.
+//!
+//! ```text
+//! guest ── Port (a serial port, a paravirtual console) ── Output, never blocking ──> tty, file, socket, pty
+//! event loop ──> Console ── reads input, accepts clients, sends what had to wait
+//! ```
+//!
+//! The guest's output goes out on the thread that has it as long as the other
+//! side takes it. What it does not take waits in a bounded backlog, oldest bytes
+//! are dropped first, and [`Console`] sends it later: a slow or stuck peer never
+//! stops a guest.
 //!
 //! Everything it waits for hangs on one epoll descriptor of its own, which
 //! never changes; the event loop watches that one ([`AsRawFd`]) and calls
@@ -18,17 +28,38 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
 
-use super::Uart;
-use super::output::Output;
-use super::terminal::{self, Pty, RawMode};
+mod output;
+mod terminal;
 
-/// Most input read at once; the FIFO holds no more.
+#[cfg(test)]
+pub(crate) use output::BACKLOG;
+pub use output::Output;
+pub use terminal::restore as restore_terminal;
+use terminal::{Pty, RawMode};
+
+/// Most input read at once; a serial port's FIFO holds no more.
 const CHUNK: usize = 64;
 /// How long a console that goes away waits for its peer to take the rest.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// What a serial port is connected to. A port that is `off` has no [`Uart`].
+/// The guest's half. Nothing here may wait, for the guest or for anybody else.
+pub trait Port: Send + Sync {
+    /// Written whenever the guest has read all input there was.
+    fn drained(&self) -> &EventFd;
+
+    /// How many bytes of input it takes now.
+    fn room(&self) -> usize;
+
+    /// Hands input to the guest; at most [`Self::room`] bytes.
+    fn receive(&self, input: &[u8]);
+
+    /// Gives `act` the place where output goes.
+    fn with_output(&self, act: &mut dyn FnMut(&mut Output));
+}
+
+/// What a port is connected to. One that is `off` is not there.
 #[derive(Debug)]
 pub enum Backend {
     /// Nothing: output is dropped, there is no input.
@@ -44,9 +75,9 @@ pub enum Backend {
     Pty,
 }
 
-/// The connected end of a [`Uart`]; belongs to the event loop.
+/// The connected end of a [`Port`]; belongs to the event loop.
 pub struct Console {
-    uart: Arc<Uart>,
+    port: Arc<dyn Port>,
     epoll: Epoll,
     input: Option<File>,
     /// Where the descriptor that reports output is, for the epoll set only.
@@ -69,8 +100,8 @@ enum Source {
 }
 
 impl Console {
-    /// Connects `uart` to `backend`.
-    pub fn new(backend: Backend, uart: Arc<Uart>) -> io::Result<Self> {
+    /// Connects `port` to `backend`.
+    pub fn new(backend: Backend, port: Arc<dyn Port>) -> io::Result<Self> {
         let mut console = Self {
             epoll: Epoll::new()?,
             input: None,
@@ -79,9 +110,9 @@ impl Console {
             listener: None,
             pty: None,
             _raw: None,
-            uart,
+            port,
         };
-        console.watch(console.uart.as_raw_fd(), Source::Drained)?;
+        console.watch(console.port.drained().as_raw_fd(), Source::Drained)?;
         match backend {
             Backend::Null => {}
             Backend::Tty => console.connect_tty()?,
@@ -105,8 +136,15 @@ impl Console {
 
     /// Whether more input may come.
     #[cfg(test)]
-    pub(super) fn listens(&self) -> bool {
+    pub(crate) fn listens(&self) -> bool {
         self.input.is_some()
+    }
+
+    /// Whether output waits that the present peer could still take.
+    fn owes(&self) -> bool {
+        let mut owes = false;
+        self.port.with_output(&mut |output| owes = output.owes());
+        owes
     }
 
     fn ready_within(&mut self, patience: Duration) {
@@ -119,7 +157,7 @@ impl Console {
                 Some(Source::Drained) => self.drained(),
                 Some(Source::Input) => self.read(),
                 Some(Source::Output) if ended => self.close_output(),
-                Some(Source::Output) => self.uart.with_output(Output::drain),
+                Some(Source::Output) => self.port.with_output(&mut Output::drain),
                 Some(Source::Listener) => self.accept(),
                 None => {}
             }
@@ -143,7 +181,7 @@ impl Console {
         listener.set_nonblocking(true)?;
         self.watch(listener.as_raw_fd(), Source::Listener)?;
         self.listener = Some(listener);
-        self.uart.with_output(Output::await_peer);
+        self.port.with_output(&mut Output::await_peer);
         Ok(())
     }
 
@@ -152,7 +190,7 @@ impl Console {
         while let Some(Ok((client, _))) = self.listener.as_ref().map(accept) {
             self.hang_up();
             if let Err(error) = self.connect(client) {
-                log::warn!("serial: a client could not be connected: {error}");
+                log::warn!("console: a client could not be connected: {error}");
                 self.hang_up();
             }
         }
@@ -171,11 +209,12 @@ impl Console {
         let output = OwnedFd::from(peer.try_clone()?);
         self.watch(output.as_raw_fd(), Source::Output)?;
         self.output = Some(output);
-        self.uart.with_output(|to| to.attach(peer));
+        let mut peer = Some(peer);
+        self.port.with_output(&mut |to| peer.take().into_iter().for_each(|peer| to.attach(peer)));
         Ok(())
     }
 
-    pub(super) fn receive_from(&mut self, peer: File) -> io::Result<()> {
+    pub(crate) fn receive_from(&mut self, peer: File) -> io::Result<()> {
         let watched = self.watch(peer.as_raw_fd(), Source::Input)?;
         self.input = Some(peer);
         if !watched {
@@ -196,20 +235,20 @@ impl Console {
 
     fn drained(&mut self) {
         // An error only says that nothing was to be read.
-        let _ = self.uart.drained.read();
+        let _ = self.port.drained().read();
         if self.stalled {
             self.read();
         }
     }
 
     fn read(&mut self) {
-        let room = self.uart.room().min(CHUNK);
+        let room = self.port.room().min(CHUNK);
         self.stalled = room == 0;
         let Some(input) = self.input.as_mut().filter(|_| room > 0) else { return };
         let mut bytes = [0; CHUNK];
         match input.read(&mut bytes[..room]) {
             Ok(count) if count > 0 => {
-                self.uart.receive(&bytes[..count]);
+                self.port.receive(&bytes[..count]);
                 self.rearm();
             }
             Err(error) if retriable(&error) => self.rearm(),
@@ -229,8 +268,8 @@ impl Console {
     /// For input that is always ready: more when the guest has read this.
     fn read_at_next_turn(&mut self) {
         self.stalled = true;
-        if self.uart.room() > 0 {
-            let _ = self.uart.drained.write(1);
+        if self.port.room() > 0 {
+            let _ = self.port.drained().write(1);
         }
     }
 
@@ -243,7 +282,7 @@ impl Console {
 
     /// The peer takes no more output. What it sent before is still read.
     fn close_output(&mut self) {
-        self.uart.with_output(Output::detach);
+        self.port.with_output(&mut Output::detach);
         if let Some(output) = self.output.take() {
             self.unwatch(output.as_raw_fd());
         }
@@ -296,7 +335,7 @@ impl Drop for Console {
     fn drop(&mut self) {
         let deadline = Instant::now() + LINGER;
         self.close_input();
-        while self.uart.with_output(|output| output.owes()) {
+        while self.owes() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

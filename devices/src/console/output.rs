@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, Write};
 
 /// Most bytes that wait for a slow or absent peer. The oldest go first.
-pub(super) const BACKLOG: usize = 64 << 10;
+pub(crate) const BACKLOG: usize = 64 << 10;
 
 /// A writer that never blocks and never fails. Without a peer at first, and
 /// then it keeps nothing either.
 #[derive(Default)]
-pub(super) struct Output {
+pub struct Output {
     peer: Option<File>,
     /// Whether output waits for a peer that is still to come.
     awaits: bool,
@@ -39,7 +39,7 @@ impl Output {
     }
 
     /// Whether bytes wait that the present peer could still take.
-    pub(super) fn owes(&self) -> bool {
+    pub(crate) fn owes(&self) -> bool {
         self.peer.is_some() && !self.backlog.is_empty()
     }
 

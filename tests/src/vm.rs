@@ -35,6 +35,8 @@ pub struct Options {
     pub cpus: &'static str,
     /// Value of `--memory`.
     pub memory: &'static str,
+    /// Value of `--console`.
+    pub console: String,
     /// More words for the guest's command line.
     pub words: &'static str,
     /// Functions the guest has from the start, with their ids.
@@ -56,6 +58,7 @@ impl Default for Options {
             elf: false,
             cpus: "boot=1",
             memory: "size=512M",
+            console: "off".to_owned(),
             words: "",
             devices: Vec::new(),
             initramfs: None,
@@ -116,7 +119,7 @@ impl Options {
         command.arg("--kernel").arg(kernel);
         command.arg("--initramfs").arg(initramfs);
         command.arg("--cmdline").arg(format!("console=ttyS0 quiet panic=-1 {}", self.words));
-        command.args(["--cpus", self.cpus, "--memory", self.memory, "--console", "off"]);
+        command.args(["--cpus", self.cpus, "--memory", self.memory, "--console", &self.console]);
         command.arg("--serial").arg(format!("socket={}", serial.display()));
         for (bdf, id) in &self.devices {
             command.arg("--device").arg(format!("path={},id={id}", bdf.path().display()));

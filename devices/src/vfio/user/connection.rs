@@ -199,17 +199,21 @@ impl Connection {
         }
     }
 
-    /// The other side has given a reason not to talk to it any more.
+    /// The other side has given a reason not to talk to it any more. Its health says so before
+    /// anybody who waits for an answer goes on.
     pub(super) fn lose(&self, why: &str) {
-        let health = self.close(why);
-        if let Some(health) = health {
+        let mut state = self.lock();
+        if let Some(health) = state.close(why) {
             health.access_failed(SERVER, &lost(why));
         }
+        self.wake(state);
     }
 
     /// Nobody asks any more: the carrier returns.
     pub fn end(&self) {
-        self.close("it is not asked any more");
+        let mut state = self.lock();
+        state.close("it is not asked any more");
+        self.wake(state);
     }
 
     /// RAM that the server has.
@@ -217,17 +221,11 @@ impl Connection {
         &self.ram
     }
 
-    /// Loses the connection, unless it is lost; who is to be told then.
-    fn close(&self, why: &str) -> Option<Arc<Health>> {
-        let mut state = self.lock();
-        if state.lost.is_some() {
-            return None;
-        }
-        state.lost = Some(why.to_owned());
-        state.unsent.clear();
+    /// Has all who wait look again.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        drop(state);
         self.changed.notify_all();
         self.ring();
-        state.health.take()
     }
 
     fn ring(&self) {
@@ -304,6 +302,16 @@ impl Connection {
 impl State {
     fn stands(&self) -> io::Result<()> {
         self.lost.as_ref().map_or(Ok(()), |why| Err(lost(why)))
+    }
+
+    /// Loses the connection, unless it is lost; who is to be told then.
+    fn close(&mut self, why: &str) -> Option<Arc<Health>> {
+        if self.lost.is_some() {
+            return None;
+        }
+        self.lost = Some(why.to_owned());
+        self.unsent.clear();
+        self.health.take()
     }
 
     /// Queues a request; its number.

@@ -176,7 +176,7 @@ impl Tap {
     fn join(&self, vm: &mut Vm) -> Result {
         let (ours, theirs) = (self.address(1), self.address(2));
         // The one that has no address yet; a card that has just come may still be without a driver.
-        let unused = "for i in /sys/class/net/eth*; do i=${i##*/}; \
+        let unused = "for i in /sys/class/net/eth*; do [ -e $i ] || continue; i=${i##*/}; \
                       ifconfig $i | grep -q 'inet addr' || { echo $i; exit 0; }; done; exit 1";
         let interface = vm.guest.wait_for("a card without an address", &format!("({unused})"))?;
         vm.guest.run(&format!("ifconfig {interface} {theirs} netmask 255.255.255.0 up"))?;

@@ -1,6 +1,8 @@
 //! Interrupts, seen from the device's side: ports that the machine implements.
 
 mod sys;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod testing;
 
 use std::io;
 use std::sync::Arc;

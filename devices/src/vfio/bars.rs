@@ -305,8 +305,9 @@ mod tests {
 
     /// Interrupts that answer for no part of any BAR.
     fn no_interrupts(device: &Arc<Device>) -> Arc<Interrupts> {
-        use crate::vfio::interrupts::{Abilities, Choices, testing};
-        let vectors = Box::new(testing::NoVectors);
+        use crate::irq::testing::NoVectors;
+        use crate::vfio::interrupts::{Abilities, Choices};
+        let vectors = Box::new(NoVectors);
         let (none, choices) = (Abilities::default(), Choices::default());
         Arc::new(Interrupts::new(none, choices, Arc::clone(device) as _, vectors, None))
     }

@@ -489,6 +489,4 @@ impl Drop for State {
 #[cfg(test)]
 mod model;
 #[cfg(test)]
-pub(super) mod testing;
-#[cfg(test)]
 mod tests;

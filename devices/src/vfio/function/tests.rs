@@ -8,12 +8,12 @@ use vfio_bindings::bindings::vfio::{VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
+use crate::irq::testing::NoVectors;
 use crate::memory::{Backing, Window, Windows};
 use crate::pci::bar::Apertures;
 use crate::pci::capability::MSIX;
 use crate::space::Space;
 use crate::vfio::health::{Condition, News};
-use crate::vfio::interrupts::testing::NoVectors;
 use crate::vfio::iommu;
 use crate::vfio::resets::{Method, methods, steps};
 use crate::vfio::sys::region::Region;

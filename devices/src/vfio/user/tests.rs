@@ -18,13 +18,14 @@ use super::connection::meet;
 use super::ram::{Memory, check_shared};
 use super::wire::{Command, DMA_READ, DMA_WRITE, HEADER, Header, MOST_DATA, bytes, region_access};
 use super::*;
+use crate::irq::testing::NoVectors;
 use crate::memory::{Backing, Window, Windows};
 use crate::pci::Function;
 use crate::pci::bar::{Apertures, Kind};
 use crate::vfio::bars::GuestSpaces;
 use crate::vfio::function::{Opened, Passthrough};
 use crate::vfio::health::{Condition, Health, News};
-use crate::vfio::interrupts::{Choices, testing::NoVectors};
+use crate::vfio::interrupts::Choices;
 use crate::vfio::resets::{Method, methods, steps};
 use crate::vfio::sys::device::SET_IRQS;
 use crate::vfio::sys::file::DeviceFile;
@@ -34,6 +35,8 @@ use crate::vfio::sys::socket::{Socket, wait};
 const AGES: Duration = Duration::from_secs(60);
 /// How long those are waited for who do not.
 const MOMENT: Duration = Duration::from_millis(200);
+/// Patience with a server that is slow, but not so slow on any machine.
+const WHILE: Duration = Duration::from_millis(800);
 const RAM: u64 = 1 << 20;
 
 /// A message as a server gets it.
@@ -512,7 +515,7 @@ fn regions_and_answers_that_make_no_sense_make_no_function() {
 fn server_that_is_slow_again_and_again_is_not_waited_for_again_and_again() {
     const SLOW: Duration = Duration::from_millis(60);
     // Each answer comes in time: one byte of what is read.
-    let scene = Scene::new(MOMENT, |peer| {
+    let scene = Scene::new(WHILE, |peer| {
         let mut pace = Duration::ZERO;
         while let Some(got) = peer.next() {
             thread::sleep(pace);
@@ -534,19 +537,19 @@ fn server_that_is_slow_again_and_again_is_not_waited_for_again_and_again() {
     let error = remote.read_at(0, &mut [0; 256]).unwrap_err();
 
     assert!(error.to_string().contains("too slow: REGION_READ"), "{error}");
-    assert!(begun.elapsed() < SLOW * 64, "one by one they would have taken long");
+    assert!(begun.elapsed() < SLOW * 128, "one by one they would have taken long");
 }
 
 #[test]
 fn device_that_takes_long_to_open_step_by_step_is_given_up() {
-    let scene = Scene::new(MOMENT, |peer| {
+    let scene = Scene::new(WHILE, |peer| {
         while let Some(got) = peer.next() {
-            thread::sleep(MOMENT / 2);
+            thread::sleep(WHILE / 8);
             peer.send(&got.header.reply(0).message(&[]));
         }
     });
     let steps = (0..100).take_while(|_| scene.reset().is_ok()).count();
 
-    assert!((1..10).contains(&steps), "{steps}");
+    assert!((1..40).contains(&steps), "{steps}");
     assert!(scene.reset().unwrap_err().to_string().contains("too slow"));
 }

@@ -11,9 +11,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
+use devices::console::{Backend, Console};
 use devices::io::Access;
 use devices::legacy::i8042::{FIRST_PORT, I8042, PORTS};
-use devices::console::{Backend, Console};
 use devices::legacy::serial::Uart;
 use devices::pci::bus::Bus;
 use devices::pci::ecam::Ecam;

@@ -17,7 +17,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 
-use devices::irq::{Change, Delivery, Unapplied, Vectors};
+use devices::irq::testing::NoVectors;
 use devices::memory::Surplus;
 use devices::virtio::balloon::{Balloon, Choices, PAGE};
 use devices::virtio::block::{Access, Disk};
@@ -29,7 +29,6 @@ use libfuzzer_sys::fuzz_target;
 use tempfile::NamedTempFile;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
 
 /// RAM in two pieces of this size, with a hole as large in between.
 const PIECE: u64 = 0x1_0000;
@@ -89,7 +88,7 @@ fn play(shelf: &Shelf, input: &[u8]) {
     queue.set_ready(true);
     // The device may have written over it: its own word counts, where it has one.
     let before = image(shelf);
-    let sane = Worker::once(device, index, (memory.clone(), queue, features), Box::new(Deaf))
+    let sane = Worker::once(device, index, (memory.clone(), queue, features), Box::new(NoVectors))
         .expect("a descriptor");
 
     let after = image(shelf);
@@ -199,35 +198,4 @@ impl Surplus for Pages {
         assert!(guest % PAGE == 0 && size % PAGE == 0 && size > 0, "{size} bytes at {guest:#x}");
         Ok(true)
     }
-}
-
-/// Nobody hears of anything.
-struct Deaf;
-
-impl Vectors for Deaf {
-    fn count(&self) -> u16 {
-        0
-    }
-
-    fn apply(&mut self, _changes: &[Change]) -> Result<(), Vec<Unapplied>> {
-        Ok(())
-    }
-
-    fn trigger(&mut self, _vector: u16) -> io::Result<Arc<EventFd>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn pending(&self, _vector: u16) -> bool {
-        false
-    }
-
-    fn forget(&mut self, _vector: u16) {}
-
-    fn delivery(&self, _vector: u16) -> Delivery {
-        Delivery::default()
-    }
-
-    fn reset(&mut self) {}
-
-    fn give_back(&mut self) {}
 }

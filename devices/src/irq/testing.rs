@@ -1,4 +1,4 @@
-//! What a function without interrupts is lent, for tests of the rest of it.
+//! What a function without interrupts is lent, for tests and fuzz targets of the rest of it.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::irq::{Change, Delivery, Unapplied, Vectors};
 
 /// No vectors.
-pub(crate) struct NoVectors;
+#[derive(Clone, Copy, Debug)]
+pub struct NoVectors;
 
 impl Vectors for NoVectors {
     fn count(&self) -> u16 {

@@ -58,8 +58,11 @@ fn nobody_notices_while_cold_ram_is_mapped_faster_than_by_one_thread() {
                 within += u32::from(seen.is_within_budgets(add_by_one_thread(&nic)?));
             }
         }
+        if !at_length() {
+            return Ok(());
+        }
         println!("measured: {within} of {rounds} rounds within all budgets");
-        ensure(!at_length() || 2 * within > rounds, || "most rounds were not within them".into())
+        ensure(2 * within > rounds, || "most rounds were not within them".into())
     });
 }
 

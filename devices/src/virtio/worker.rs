@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
 
@@ -13,6 +15,11 @@ use crate::virtio::desk::{Desk, Order, Ready};
 use crate::virtio::interrupts::{Interrupts, Source};
 use crate::virtio::room::{Room, Used, publish};
 use crate::virtio::{Device, Memory, Served};
+
+/// A request that took longer is told of at once: the next one may take as long.
+const QUICK: Duration = Duration::from_micros(100);
+/// Most requests that the driver is told of together.
+const TOGETHER: u32 = 16;
 
 /// What workers report: things that should not happen.
 #[derive(Default)]
@@ -110,15 +117,21 @@ impl Worker {
         }
         let (Ready { queue, features }, memory) = (ready, &self.memory);
         loop {
+            let mut untold = Untold::default();
             queue.disable_notification(memory)?;
             while !self.desk.is_urgent() {
                 let Some(chain) = queue.iter(memory)?.next() else { break };
-                let head = chain.head_index();
+                let (head, begun) = (chain.head_index(), Instant::now());
                 if head >= queue.size() {
                     return Err(Error::InvalidDescriptorIndex);
                 }
                 let served = match Buffers::collect(memory, chain, queue.size()) {
-                    Ok(request) => self.device.serve(self.index, *features, &request),
+                    Ok(request) => {
+                        if self.device.takes_long(&request) {
+                            self.tell(queue, &mut untold)?;
+                        }
+                        self.device.serve(self.index, *features, &request)
+                    }
                     Err(error) => {
                         self.trouble.malformed.fetch_add(1, Ordering::Relaxed);
                         log::debug!("virtio: queue {}: {error}", self.index);
@@ -128,13 +141,15 @@ impl Worker {
                 let Served::Filled(filled) = served else {
                     // Back into the queue. Notifications stay off: the driver has nothing to tell.
                     queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                    self.tell(queue, &mut untold)?;
                     return Ok(Pause::Later);
                 };
                 queue.add_used(memory, head, filled)?;
-                if queue.needs_notification(memory)? {
-                    self.interrupts.signal(Source::Queue(self.index));
+                if untold.is_due(begun.elapsed()) {
+                    self.tell(queue, &mut untold)?;
                 }
             }
+            self.tell(queue, &mut untold)?;
             if self.desk.is_urgent() || !queue.enable_notification(memory)? {
                 return Ok(Pause::Empty);
             }
@@ -193,6 +208,30 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Tells the driver of requests that are done, if it wants to know.
+    fn tell(&self, queue: &mut Queue, untold: &mut Untold) -> Result<(), Error> {
+        if mem::take(&mut untold.count) > 0 && queue.needs_notification(&self.memory)? {
+            self.interrupts.signal(Source::Queue(self.index));
+        }
+        Ok(())
+    }
+}
+
+/// Requests that are done, and their driver has not been told yet: an interrupt may cost more than a quick request.
+#[derive(Default)]
+struct Untold {
+    count: u32,
+}
+
+impl Untold {
+    /// One more is done, which took so long; whether the driver should be told before the next.
+    fn is_due(&mut self, took: Duration) -> bool {
+        self.count += 1;
+        took > QUICK || self.count >= TOGETHER
+    }
+}
+
 #[cfg(feature = "fuzzing")]
 impl Worker {
     /// Serves on this thread what a driver has put into queue `index` of `device`; whether
@@ -225,3 +264,6 @@ impl Drop for Worker {
         self.desk.ended();
     }
 }
+
+#[cfg(test)]
+mod tests;

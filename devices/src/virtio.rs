@@ -87,6 +87,11 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// Whether a request may keep the host busy for a while: the driver is told before of those that are done.
+    fn takes_long(&self, _request: &Buffers<'_>) -> bool {
+        false
+    }
+
     /// Does one request, on the worker of its queue. `features` are those negotiated.
     /// Whatever is in the buffers, or wrong with them, is the driver's doing.
     fn serve(&self, queue: usize, features: u64, request: &Buffers<'_>) -> Served;

@@ -163,6 +163,11 @@ impl Device for Disk {
         Served::Filled(self.fulfil(features, request))
     }
 
+    /// Past the page cache all do, and what is no transfer does anyway.
+    fn takes_long(&self, request: &Buffers<'_>) -> bool {
+        self.store.is_direct() || !request::is_transfer(request)
+    }
+
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let Counts { read_ops, read_bytes, write_ops, write_bytes, flushes, io_errors, refused } =
             &self.counts;

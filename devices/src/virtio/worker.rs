@@ -1,9 +1,11 @@
 //! A queue's worker: a value, run on a thread that the machine starts for it.
 
 use std::fmt;
+use std::hint;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
 
@@ -12,7 +14,17 @@ use crate::virtio::chain::Buffers;
 use crate::virtio::desk::{Desk, Order, Ready};
 use crate::virtio::interrupts::{Interrupts, Source};
 use crate::virtio::room::{Room, Used, publish};
+use crate::virtio::worker::moderation::Moderation;
 use crate::virtio::{Device, Memory, Served};
+
+mod moderation;
+
+/// What a worker keeps between two looks at its queue, until the driver resets.
+#[derive(Default)]
+struct Kept<'m> {
+    room: Room<'m>,
+    moderation: Moderation,
+}
 
 /// What workers report: things that should not happen.
 #[derive(Default)]
@@ -67,7 +79,7 @@ impl Worker {
     /// Serves the queue itself, as often as it is told to.
     fn serve_all(&self) -> io::Result<()> {
         let mut active = None;
-        let mut room = Room::default();
+        let mut kept = Kept::default();
         let mut pause = Pause::Empty;
         loop {
             let source = (pause == Pause::Later).then(|| self.device.source(self.index)).flatten();
@@ -75,18 +87,18 @@ impl Worker {
             match self.desk.take() {
                 Some(Order::End) => return Ok(()),
                 Some(Order::Stop) => {
-                    (active, room) = (None, Room::default());
+                    (active, kept) = (None, Kept::default());
                     self.desk.let_go();
                 }
                 Some(Order::Serve(ready)) => {
                     self.device.begin(self.index, ready.features);
-                    (active, room) = (Some(ready), Room::default());
+                    (active, kept) = (Some(ready), Kept::default());
                 }
                 None => {}
             }
             pause = Pause::Empty;
             let Some(ready) = &mut active else { continue };
-            match self.serve(ready, &mut room) {
+            match self.serve(ready, &mut kept) {
                 Ok(reached) => pause = reached,
                 Err(error) => {
                     active = None;
@@ -104,7 +116,8 @@ impl Worker {
 
     /// Serves what there is, until notifications are on again, the device has to wait, or an
     /// order has come.
-    fn serve<'m>(&'m self, ready: &mut Ready, room: &mut Room<'m>) -> Result<Pause, Error> {
+    fn serve<'m>(&'m self, ready: &mut Ready, kept: &mut Kept<'m>) -> Result<Pause, Error> {
+        let Kept { room, moderation } = kept;
         if let Some(want) = self.device.merges(self.index, ready.features) {
             return self.fill(ready, room, want);
         }
@@ -112,13 +125,28 @@ impl Worker {
         loop {
             queue.disable_notification(memory)?;
             while !self.desk.is_urgent() {
-                let Some(chain) = queue.iter(memory)?.next() else { break };
-                let head = chain.head_index();
+                let Some(chain) = queue.iter(memory)?.next() else {
+                    if !moderation.has_untold() {
+                        break;
+                    }
+                    if !self.another_comes(queue, moderation)? {
+                        // It may answer while it is told: notifications stay off until the next look.
+                        self.tell(queue, moderation)?;
+                    }
+                    continue;
+                };
+                let (head, begun) = (chain.head_index(), Instant::now());
+                moderation.begun(begun);
                 if head >= queue.size() {
                     return Err(Error::InvalidDescriptorIndex);
                 }
                 let served = match Buffers::collect(memory, chain, queue.size()) {
-                    Ok(request) => self.device.serve(self.index, *features, &request),
+                    Ok(request) => {
+                        if self.device.takes_long(&request) {
+                            self.tell(queue, moderation)?;
+                        }
+                        self.device.serve(self.index, *features, &request)
+                    }
                     Err(error) => {
                         self.trouble.malformed.fetch_add(1, Ordering::Relaxed);
                         log::debug!("virtio: queue {}: {error}", self.index);
@@ -128,13 +156,15 @@ impl Worker {
                 let Served::Filled(filled) = served else {
                     // Back into the queue. Notifications stay off: the driver has nothing to tell.
                     queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                    self.tell(queue, moderation)?;
                     return Ok(Pause::Later);
                 };
                 queue.add_used(memory, head, filled)?;
-                if queue.needs_notification(memory)? {
-                    self.interrupts.signal(Source::Queue(self.index));
+                if moderation.done(begun.elapsed()) {
+                    self.tell(queue, moderation)?;
                 }
             }
+            self.tell(queue, moderation)?;
             if self.desk.is_urgent() || !queue.enable_notification(memory)? {
                 return Ok(Pause::Empty);
             }
@@ -193,6 +223,35 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Waits for another request, as long as it is worth while.
+    fn another_comes(&self, queue: &Queue, moderation: &mut Moderation) -> Result<bool, Error> {
+        let Some(patience) = moderation.patience() else { return Ok(false) };
+        let begun = Instant::now();
+        let mut found = false;
+        while !found && begun.elapsed() < patience && !self.desk.is_urgent() {
+            hint::spin_loop();
+            found = queue.avail_idx(&self.memory, Ordering::Acquire)?.0 != queue.next_avail();
+        }
+        moderation.waited(found);
+        Ok(found)
+    }
+
+    /// Tells the driver of requests that are done, if it wants to know.
+    fn tell(&self, queue: &mut Queue, moderation: &mut Moderation) -> Result<(), Error> {
+        if !moderation.has_untold() {
+            return Ok(());
+        }
+        if queue.needs_notification(&self.memory)? {
+            moderation.told(Instant::now());
+            self.interrupts.signal(Source::Queue(self.index));
+        } else {
+            moderation.not_wanted();
+        }
+        Ok(())
+    }
+}
+
 #[cfg(feature = "fuzzing")]
 impl Worker {
     /// Serves on this thread what a driver has put into queue `index` of `device`; whether
@@ -207,7 +266,7 @@ impl Worker {
         let desk = Arc::new(Desk::new(None)?);
         device.begin(index, features);
         let worker = Self { device, index, desk, interrupts, trouble: Arc::default(), memory };
-        Ok(worker.serve(&mut Ready { queue, features }, &mut Room::default()).is_ok())
+        Ok(worker.serve(&mut Ready { queue, features }, &mut Kept::default()).is_ok())
     }
 }
 
@@ -225,3 +284,6 @@ impl Drop for Worker {
         self.desk.ended();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! `load disk read|write sequential|random DEVICE BLOCK DEPTH MILLISECONDS` keeps DEPTH requests of BLOCK bytes under way, past
 //! the page cache. `load net send|receive|ask ADDRESS MILLISECONDS` talks to the server of `throughput`. Each prints
-//! `did N in MICROSECONDS`, N bytes or, for `random` and `ask`, requests, which are counted after a moment of warming up.
+//! `did N in MICROSECONDS of ALL`, N bytes or, for `random` and `ask`, requests, which are counted after a moment of warming
+//! up; ALL has those of that moment, too.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -40,8 +41,8 @@ fn main() -> ExitCode {
         _ => Err(io::Error::other("what is to be done?")),
     };
     match measured {
-        Ok((count, time)) => {
-            println!("did {count} in {}", time.as_micros());
+        Ok(Done { counted, time, all }) => {
+            println!("did {counted} in {} of {all}", time.as_micros());
             // Threads that are still at it end with the process.
             ExitCode::SUCCESS
         }
@@ -65,8 +66,17 @@ struct Work {
     failures: mpsc::Receiver<io::Error>,
 }
 
+/// What has been done.
+struct Done {
+    /// In `time`.
+    counted: u64,
+    time: Duration,
+    /// From the beginning on.
+    all: u64,
+}
+
 /// How much is done in a time, after a moment of warming up.
-fn measure(milliseconds: u64, work: &Work) -> io::Result<(u64, Duration)> {
+fn measure(milliseconds: u64, work: &Work) -> io::Result<Done> {
     let wait = |time| match work.failures.recv_timeout(time) {
         Err(RecvTimeoutError::Timeout) => Ok(()),
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("nobody works any more")),
@@ -75,7 +85,8 @@ fn measure(milliseconds: u64, work: &Work) -> io::Result<(u64, Duration)> {
     wait(WARMING_UP)?;
     let (before, begun) = (work.count.load(Ordering::Relaxed), Instant::now());
     wait(Duration::from_millis(milliseconds))?;
-    Ok((work.count.load(Ordering::Relaxed) - before, begun.elapsed()))
+    let all = work.count.load(Ordering::Relaxed);
+    Ok(Done { counted: all - before, time: begun.elapsed(), all })
 }
 
 /// Starts `workers` threads that each do `work` for ever.

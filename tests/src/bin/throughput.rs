@@ -118,7 +118,7 @@ impl Plan {
         let mut all = stage.contenders(self.against.as_deref())?;
         for measure in MEASURES.iter().filter(|measure| measure.name.contains(&self.only)) {
             println!("{} ({})", measure.name, measure.unit);
-            let mut figures = vec![Vec::new(); all.len()];
+            let mut figures: Vec<Vec<Figure>> = all.iter().map(|_| Vec::new()).collect();
             for round in 0..self.rounds {
                 // There and back, so that nobody always goes first.
                 let mut turns: Vec<usize> = (0..all.len()).collect();
@@ -136,22 +136,54 @@ impl Plan {
 }
 
 /// A line for each: its figures, and hotbay's in relation to them.
-fn report(all: &[Contender], figures: &[Vec<f64>]) {
-    let Some(ours) = figures.first() else { return };
-    for (contender, theirs) in all.iter().zip(figures) {
-        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, of)| ours / of).collect();
+fn report(all: &[Contender], figures: &[Vec<Figure>]) {
+    let column =
+        |of: &[Figure], which: fn(&Figure) -> f64| of.iter().map(which).collect::<Vec<_>>();
+    let Some(ours) = figures.first().map(|ours| column(ours, |figure| figure.rate)) else { return };
+    for (contender, figures) in all.iter().zip(figures) {
+        let theirs = column(figures, |figure| figure.rate);
+        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, of)| ours / of).collect();
         let shown = |numbers: &[f64], digits: usize| {
             let shown = numbers.iter().map(|number| format!("{number:.digits$}"));
             shown.collect::<Vec<_>>().join(" ")
         };
         println!(
-            "  {:<22} median {:>9.1}   hotbay is {:.2} times that   [{}] [{}]",
+            "  {:<22} median {:>9.1}   hotbay is {:.2} times that   each {:.2} exits, {:.2} interrupts   [{}] [{}]",
             contender.name,
-            median(theirs),
+            median(&theirs),
             median(&ratios),
-            shown(theirs, 0),
+            median(&column(figures, |figure| figure.exits)),
+            median(&column(figures, |figure| figure.interrupts)),
+            shown(&theirs, 0),
             shown(&ratios, 2),
         );
+    }
+}
+
+/// What one measure came to.
+struct Figure {
+    /// Of the measure's units, a second.
+    rate: f64,
+    /// What each unit cost the guest; its timer's and its shell's are among them.
+    exits: f64,
+    interrupts: f64,
+}
+
+/// What the host's KVM has counted, of all guests (`virt/kvm/kvm_main.c`, debugfs).
+struct Kvm {
+    exits: u64,
+    interrupts: u64,
+}
+
+impl Kvm {
+    fn now() -> Result<Self> {
+        let read = |name: &str| {
+            let path = Path::new("/sys/kernel/debug/kvm").join(name);
+            let text = fs::read_to_string(&path).doing("read what KVM has counted")?;
+            let number = text.trim().parse();
+            number.map_err(|_| Error::Unexpected(format!("{}: {text}", path.display())))
+        };
+        Ok(Self { exits: read("exits")?, interrupts: read("irq_injections")? })
     }
 }
 
@@ -295,7 +327,7 @@ impl Contender {
     }
 
     /// Lets the guest run, and do this.
-    fn measure(&mut self, measure: &Measure, milliseconds: u64) -> Result<f64> {
+    fn measure(&mut self, measure: &Measure, milliseconds: u64) -> Result<Figure> {
         let command = match measure.name.starts_with("disk") {
             true => format!("load disk {} {milliseconds}", measure.words),
             false => {
@@ -304,13 +336,21 @@ impl Contender {
             }
         };
         self.machine.signal("-CONT")?;
+        let before = Kvm::now()?;
         let said = self.machine.guest().run(&command)?;
+        let after = Kvm::now()?;
         self.machine.signal("-STOP")?;
         let numbers = said.split_whitespace().filter_map(|word| word.parse::<f64>().ok());
         match numbers.collect::<Vec<_>>()[..] {
-            [count, microseconds] if microseconds > 0.0 => {
+            [count, microseconds, all] if microseconds > 0.0 => {
                 ensure(count > 0.0, || format!("{}: {command} did nothing", self.name))?;
-                Ok(count / measure.of / microseconds * 1e6)
+                let each =
+                    |after: u64, before| after.saturating_sub(before) as f64 * measure.of / all;
+                Ok(Figure {
+                    rate: count / measure.of / microseconds * 1e6,
+                    exits: each(after.exits, before.exits),
+                    interrupts: each(after.interrupts, before.interrupts),
+                })
             }
             _ => Err(Error::Unexpected(format!("{}: {command}: {said}", self.name))),
         }

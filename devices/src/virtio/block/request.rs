@@ -64,6 +64,13 @@ enum Erasure {
     Zeros,
 }
 
+/// Whether a request reads or writes sectors. The driver may change it meanwhile: only for who wants to guess.
+pub(super) fn is_transfer(request: &Buffers<'_>) -> bool {
+    let mut kind = [0; 4];
+    let read = request.readable.read(&mut kind);
+    read.is_ok() && matches!(u32::from_le_bytes(kind), VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT)
+}
+
 impl Disk {
     /// Does `request`, whose writable buffers but the status end at `end`; how many
     /// bytes of those were filled.

@@ -108,6 +108,11 @@ impl Store {
         self.access.readonly
     }
 
+    /// Whether it is used past the host's page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.access.direct
+    }
+
     /// Fills `slices` from byte `at` on. An end of the file before theirs is an error:
     /// it has become shorter.
     pub(super) fn read(&self, at: u64, slices: &[VolatileSlice<'_>]) -> io::Result<()> {

@@ -24,6 +24,7 @@ pub mod prefault;
 pub mod rng;
 pub mod user_device;
 pub mod vsock;
+mod whole;
 
 /// Fields that Cloud Hypervisor knows and hotbay does not act on, by the name of the body
 /// in `openapi/hotbay.yaml`, each with its default as JSON text.

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::known::{Table, knows};
+use super::whole;
 
 /// A balloon: RAM that the guest does without is the host's until it wants it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct BalloonConfig {
     /// Bytes that are to be in it: a multiple of 4096, less than the VM's RAM.
+    #[serde(deserialize_with = "whole::number")]
     pub size: u64,
     /// The guest may take pages out when it has no others.
     #[serde(default)]
@@ -32,7 +34,7 @@ pub struct BalloonConfig {
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct VmResize {
     /// Bytes that are to be in the balloon; as it is when absent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::maybe")]
     pub desired_balloon: Option<u64>,
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::known::{Table, knows};
+use super::whole;
 
 /// Body of `vm.add-device`, and an entry of a VM's `devices`: a host PCI
 /// function that the guest gets.
@@ -62,7 +63,7 @@ pub struct RemoveDevice {
     pub id: String,
     /// Answer only when the guest has let go, or after this many
     /// milliseconds; absent, as soon as the guest has been asked. (hotbay's)
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::maybe", skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
     /// Take the device even if the guest does not let go. (hotbay's)
     #[serde(default, skip_serializing_if = "Option::is_none")]

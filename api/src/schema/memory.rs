@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::known::{Table, knows};
 use super::prefault::Prefault;
+use super::whole;
 
 /// Size when the configuration names none, in bytes: Cloud Hypervisor's 512 MiB.
 pub const DEFAULT_SIZE: u64 = 512 << 20;
@@ -13,6 +14,7 @@ pub const DEFAULT_SIZE: u64 = 512 << 20;
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct MemoryConfig {
     /// Bytes.
+    #[serde(deserialize_with = "whole::number")]
     pub size: u64,
     /// Map it shared, so that other processes can have it too.
     #[serde(default)]
@@ -21,7 +23,7 @@ pub struct MemoryConfig {
     #[serde(default)]
     pub hugepages: bool,
     /// Bytes of a huge page; the host's default size when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::maybe", skip_serializing_if = "Option::is_none")]
     pub hugepage_size: Option<u64>,
     /// When every page is touched.
     #[serde(default)]

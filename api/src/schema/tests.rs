@@ -81,6 +81,29 @@ fn ch_remotes_resize_is_for_the_balloon_and_says_so() {
 }
 
 #[test]
+fn numbers_that_the_contract_has_no_room_for_are_refused_by_name() {
+    let refused = [
+        ("size", refusal::<VmConfig>(r#"{"memory":{"size":9223372036854775808}}"#)),
+        (
+            "hugepage_size",
+            refusal::<VmConfig>(r#"{"memory":{"size":4096,"hugepage_size":9223372036854775808}}"#),
+        ),
+        ("size", refusal::<VmConfig>(r#"{"balloon":{"size":18446744073709551615}}"#)),
+        ("desired_balloon", refusal::<VmResize>(r#"{"desired_balloon":9223372036854775808}"#)),
+        ("wait_ms", refusal::<RemoveDevice>(r#"{"id":"a","wait_ms":9223372036854775808}"#)),
+    ];
+    for (name, refused) in refused {
+        let range = "a whole number up to 9223372036854775807";
+        assert!(refused.contains(&format!("{name}: ")) && refused.contains(range), "{refused}");
+    }
+
+    let largest: RemoveDevice =
+        serde_json::from_str(r#"{"id":"a","wait_ms":9223372036854775807}"#).unwrap();
+    let null: RemoveDevice = serde_json::from_str(r#"{"id":"a","wait_ms":null}"#).unwrap();
+    assert_eq!((largest.wait_ms, null.wait_ms), (Some(i64::MAX as u64), None));
+}
+
+#[test]
 fn whole_configuration_at_its_defaults_passes() {
     let mut body = json!({
         "payload": {"kernel": "/vmlinuz", "cmdline": "console=ttyS0"},

@@ -61,6 +61,12 @@ const MEASURES: &[Measure] = &[
     net("net: request and answer, 64 bytes", "ask", 1.0),
 ];
 
+impl Measure {
+    fn is_disk(&self) -> bool {
+        self.name.starts_with("disk")
+    }
+}
+
 const fn disk(name: &'static str, words: &'static str, of: f64) -> Measure {
     Measure { name, words, unit: if of > 1.0 { "MB/s" } else { "requests/s" }, of }
 }
@@ -118,6 +124,8 @@ impl Plan {
         let mut all = stage.contenders(self.against.as_deref())?;
         for measure in MEASURES.iter().filter(|measure| measure.name.contains(&self.only)) {
             println!("{} ({})", measure.name, measure.unit);
+            let mut all: Vec<_> =
+                all.iter_mut().filter(|contender| contender.takes_part(measure)).collect();
             let mut figures: Vec<Vec<Figure>> = all.iter().map(|_| Vec::new()).collect();
             for round in 0..self.rounds {
                 // There and back, so that nobody always goes first.
@@ -135,27 +143,29 @@ impl Plan {
     }
 }
 
-/// A line for each: its figures, and hotbay's in relation to them.
-fn report(all: &[Contender], figures: &[Vec<Figure>]) {
+/// A line for each: its figures, and hotbay's in relation to them, with whom vhost-net does the work to the like.
+fn report(all: &[&mut Contender], figures: &[Vec<Figure>]) {
     let column =
         |of: &[Figure], which: fn(&Figure) -> f64| of.iter().map(which).collect::<Vec<_>>();
-    let Some(ours) = figures.first().map(|ours| column(ours, |figure| figure.rate)) else { return };
-    for (contender, figures) in all.iter().zip(figures) {
-        let theirs = column(figures, |figure| figure.rate);
-        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, of)| ours / of).collect();
-        let shown = |numbers: &[f64], digits: usize| {
-            let shown = numbers.iter().map(|number| format!("{number:.digits$}"));
-            shown.collect::<Vec<_>>().join(" ")
-        };
+    let rates: Vec<_> = figures.iter().map(|of| column(of, |figure| figure.rate)).collect();
+    for ((contender, figures), theirs) in all.iter().zip(figures).zip(&rates) {
+        let same_way = |other: &&mut Contender| other.vhost == contender.vhost;
+        let rival = all.iter().position(|other| other.is_ours() && same_way(other)).unwrap_or(0);
+        let ratios: Vec<f64> =
+            rates[rival].iter().zip(theirs).map(|(ours, of)| ours / of).collect();
+        let shown: Vec<_> = theirs.iter().map(|rate| format!("{rate:.0}")).collect();
+        let (least, most) = ratios.iter().fold((f64::MAX, 0.0_f64), |(least, most), ratio| {
+            (least.min(*ratio), most.max(*ratio))
+        });
         println!(
-            "  {:<22} median {:>9.1}   hotbay is {:.2} times that   each {:.2} exits, {:.2} interrupts   [{}] [{}]",
+            "  {:<22} median {:>9.1}   each {:>5.2} exits, {:>5.2} interrupts   {} is {:.2} ({least:.2} to {most:.2}) times that   [{}]",
             contender.name,
-            median(&theirs),
-            median(&ratios),
+            median(theirs),
             median(&column(figures, |figure| figure.exits)),
             median(&column(figures, |figure| figure.interrupts)),
-            shown(&theirs, 0),
-            shown(&ratios, 2),
+            all[rival].name,
+            median(&ratios),
+            shown.join(" "),
         );
     }
 }
@@ -223,12 +233,13 @@ impl Stage {
 
     /// hotbay first; all stopped.
     fn contenders(&self, against: Option<&Path>) -> Result<Vec<Contender>> {
-        let mut all = vec![self.hotbay("hotbay", 0, None)?];
+        let mut all = vec![self.hotbay("hotbay", 0, (None, false))?];
         if let Some(other) = against {
-            all.push(self.hotbay("hotbay, the other", 1, Some(other.to_owned()))?);
+            all.push(self.hotbay("hotbay, the other", 1, (Some(other.to_owned()), false))?);
         }
-        all.push(self.qemu("QEMU, threads", 2, ("threads", "off"))?);
-        all.push(self.qemu("QEMU, io_uring, vhost", 3, ("io_uring", "on"))?);
+        all.push(self.hotbay("hotbay, vhost", 4, (None, true))?);
+        all.push(self.qemu("QEMU, threads", 2, ("threads", false))?);
+        all.push(self.qemu("QEMU, io_uring, vhost", 3, ("io_uring", true))?);
         Ok(all)
     }
 
@@ -236,25 +247,26 @@ impl Stage {
         &self,
         name: &'static str,
         number: u8,
-        program: Option<PathBuf>,
+        (program, vhost): (Option<PathBuf>, bool),
     ) -> Result<Contender> {
         let (image, tap) = (self.image(number)?, Tap::new(number)?);
+        let x_vhost = if vhost { ",x_vhost=on" } else { "" };
         let arguments = vec![
             "--disk".to_owned(),
             format!("path={},id=disk", image.display()),
             "--net".to_owned(),
-            format!("tap={},id=lan", tap.name()),
+            format!("tap={},id=lan{x_vhost}", tap.name()),
         ];
         let archives = vec![self.archive.clone()];
         let options = Options { arguments, archives, program, words: WORDS, ..Options::default() };
-        Contender::new(name, Machine::Hotbay(options.boot()?), tap)
+        Contender::new((name, vhost), Machine::Hotbay(options.boot()?), tap)
     }
 
     fn qemu(
         &self,
         name: &'static str,
         number: u8,
-        (aio, vhost): (&str, &str),
+        (aio, vhost): (&str, bool),
     ) -> Result<Contender> {
         let (image, tap) = (self.image(number)?, Tap::new(number)?);
         let (flavour, initramfs) =
@@ -262,8 +274,8 @@ impl Stage {
         append(&flavour.initramfs()?, std::slice::from_ref(&self.archive), &initramfs)?;
         let image = image.display();
         let drive = format!("if=none,id=d,file={image},format=raw,cache=writeback,aio={aio}");
-        let netdev =
-            format!("tap,id=n,ifname={},script=no,downscript=no,vhost={vhost}", tap.name());
+        let on = if vhost { "on" } else { "off" };
+        let netdev = format!("tap,id=n,ifname={},script=no,downscript=no,vhost={on}", tap.name());
         let arguments = [
             ("-object", "iothread,id=io".to_owned()),
             ("-drive", drive),
@@ -274,7 +286,7 @@ impl Stage {
         let arguments =
             arguments.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
         let peer = Peer { flavour, initramfs, cpus: CPUS, memory: MEMORY, words: WORDS, arguments };
-        Contender::new(name, Machine::Qemu(peer.boot()?), tap)
+        Contender::new((name, vhost), Machine::Qemu(peer.boot()?), tap)
     }
 
     /// A disk whose bytes are all there.
@@ -288,6 +300,8 @@ impl Stage {
 /// Who is measured.
 struct Contender {
     name: &'static str,
+    /// The host's kernel serves its network.
+    vhost: bool,
     machine: Machine,
     tap: Tap,
 }
@@ -316,19 +330,28 @@ impl Machine {
 
 impl Contender {
     /// One whose guest has found its devices, and stands still from now on.
-    fn new(name: &'static str, mut machine: Machine, tap: Tap) -> Result<Self> {
+    fn new((name, vhost): (&'static str, bool), mut machine: Machine, tap: Tap) -> Result<Self> {
         let (ours, theirs) = (tap.address(1), tap.address(2));
         let guest = machine.guest();
         guest.wait_for("its devices", "test -b /dev/vda && ls -d /sys/class/net/eth0")?;
         guest.run(&format!("ifconfig eth0 {theirs} netmask 255.255.255.0 up"))?;
         guest.wait_for("an answer of the host", &format!("ping -c 1 -W 2 {ours}"))?;
         machine.signal("-STOP")?;
-        Ok(Self { name, machine, tap })
+        Ok(Self { name, vhost, machine, tap })
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(self.machine, Machine::Hotbay(_))
+    }
+
+    /// vhost-net is nothing to hotbay's disks; QEMU's other disk goes with it.
+    fn takes_part(&self, measure: &Measure) -> bool {
+        !measure.is_disk() || !self.vhost || !self.is_ours()
     }
 
     /// Lets the guest run, and do this.
     fn measure(&mut self, measure: &Measure, milliseconds: u64) -> Result<Figure> {
-        let command = match measure.name.starts_with("disk") {
+        let command = match measure.is_disk() {
             true => format!("load disk {} {milliseconds}", measure.words),
             false => {
                 let to = self.tap.address(1);

@@ -1,10 +1,10 @@
 //! A hostile driver of our own devices: descriptors that loop, overlap, lead out of the RAM or over the rings
 //! themselves, rings that claim what is not there, requests of any kind and length.
 //!
-//! A card's tap has a packet of any length for it, and its control queue commands of any kind.
+//! A card's tap has a packet of any length for it, and its control queue commands of any kind; somebody has typed at the console.
 //!
 //! Held to: serving ends, no more requests are answered than were made, a read-only disk keeps its content and any disk its
-//! length, and only whole pages of RAM go back to the host.
+//! length, only whole pages of RAM go back to the host, and what was typed is with the guest or still waits for it.
 
 #![no_main]
 
@@ -17,10 +17,12 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 
+use devices::console::Port;
 use devices::irq::testing::NoVectors;
 use devices::memory::Surplus;
 use devices::virtio::balloon::{Balloon, Choices, PAGE};
 use devices::virtio::block::{Access, Disk};
+use devices::virtio::console::Console;
 use devices::virtio::net::{Card, Mac, Net, Offloads};
 use devices::virtio::rng::Rng;
 use devices::virtio::{Device, Memory, Worker};
@@ -49,6 +51,7 @@ struct Shelf {
     memory: Memory,
     /// Where the card's taps lead to.
     wires: [UnixDatagram; 2],
+    console: Arc<Console>,
 }
 
 thread_local! {
@@ -79,6 +82,9 @@ fn play(shelf: &Shelf, input: &[u8]) {
         }
     }
 
+    let waiting = if number == CONSOLE { type_anew(&shelf.console, &mut draw) } else { 0 };
+    let taken = taken(&shelf.console);
+
     let mut queue = Queue::new(MOST).expect("a power of two");
     queue.try_set_size(size).expect("less than most");
     queue.try_set_desc_table_address(GuestAddress(TABLE)).expect("aligned");
@@ -91,12 +97,34 @@ fn play(shelf: &Shelf, input: &[u8]) {
     let sane = Worker::once(device, index, (memory.clone(), queue, features), Box::new(NoVectors))
         .expect("a descriptor");
 
+    let taken = self::taken(&shelf.console) - taken;
+    let left = shelf.console.room() as u64;
+    shelf.console.forget();
+    assert_eq!(
+        shelf.console.room() as u64 - left + taken,
+        waiting,
+        "typed, but neither taken nor waiting"
+    );
     let after = image(shelf);
     assert_eq!(after.len() as u64, DISK, "the image has another length");
     if number == READ_ONLY {
         assert!(after == before, "a read-only disk was written");
     }
     assert!(!sane || made <= size, "a ring of {size} with {made} requests was served");
+}
+
+/// Somebody types, after a reset; how much.
+fn type_anew(console: &Console, draw: &mut Draw<'_>) -> u64 {
+    console.forget();
+    let typed = vec![FILLER; usize::from(draw.word()).min(console.room())];
+    console.receive(&typed);
+    typed.len() as u64
+}
+
+/// Input that guests have taken so far.
+fn taken(console: &Console) -> u64 {
+    let counters = console.counters();
+    counters.iter().find(|(name, _)| *name == "read_bytes").expect("counted").1
 }
 
 /// Puts what the input says into RAM; how many requests the ring claims to have.
@@ -145,9 +173,10 @@ fn command(memory: &Memory, draw: &mut Draw<'_>) {
     }
 }
 
-/// Where the read-only disk, and the card, stand on the shelf.
+/// Where the read-only disk, the card and the console stand on the shelf.
 const READ_ONLY: usize = 1;
 const CARD: usize = 4;
+const CONSOLE: usize = 5;
 
 fn shelf_of_devices() -> Shelf {
     let image = NamedTempFile::new().expect("a file");
@@ -174,12 +203,22 @@ fn shelf_of_devices() -> Shelf {
     let all = Offloads { csum: true, tso: true, ufo: true };
     let card = Card { mac: Mac([2, 0, 0, 0, 0, 1]), offloads: all, entries: MOST };
     let net = Net::new(taps, "net".into(), card).expect("descriptors");
+    let console = Arc::new(Console::new().expect("descriptors"));
+    let connected: Arc<dyn Device> = Arc::<Console>::clone(&console);
     let memory = [0, SECOND].map(|start| (GuestAddress(start), PIECE as usize));
     Shelf {
-        all: vec![writable, readonly, Arc::new(random), Arc::new(balloon), Arc::new(net)],
+        all: vec![
+            writable,
+            readonly,
+            Arc::new(random),
+            Arc::new(balloon),
+            Arc::new(net),
+            connected,
+        ],
         image,
         memory: Memory::from_ranges(&memory).expect("RAM"),
         wires: wires.try_into().expect("two of them"),
+        console,
     }
 }
 

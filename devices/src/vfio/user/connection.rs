@@ -373,14 +373,20 @@ impl Carrier {
     /// Takes what has come of one message. It is read in two steps, and never past its
     /// end, so that descriptors belong to the message that they come with.
     fn receive(&mut self) -> Result<(), Why> {
-        let most = if self.connection.wants_descriptors() { MOST_DESCRIPTORS } else { 0 };
+        let asked_for = self.connection.wants_descriptors();
+        // However many pieces it comes in.
+        let room = MOST_DESCRIPTORS.saturating_sub(self.descriptors.len());
+        let most = if asked_for { room } else { 0 };
         let (count, came) = match self.socket.receive(&mut self.bytes[self.filled..], most) {
             Ok((0, _)) => return Err("it has closed the connection".to_owned()),
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                return Err("it sends descriptors that nobody has asked for".to_owned());
+                return Err(match asked_for {
+                    true => format!("it sends more descriptors than {MOST_DESCRIPTORS} at once"),
+                    false => "it sends descriptors that nobody has asked for".to_owned(),
+                });
             }
             Err(error) => return Err(broken(&error)),
         };

@@ -31,6 +31,8 @@ use crate::vfio::sys::device::SET_IRQS;
 use crate::vfio::sys::file::DeviceFile;
 use crate::vfio::sys::socket::{Socket, wait};
 
+mod descriptors;
+
 /// How long those may take who answer: more than any machine needs.
 const AGES: Duration = Duration::from_secs(60);
 /// How long those are waited for who do not.

@@ -85,6 +85,14 @@ impl Desk {
         let _ = self.bell.write(1);
     }
 
+    /// The driver wants to hear of the queue in another way: the worker tells who serves it, if
+    /// that is somebody else.
+    pub(super) fn listens_elsewhere(&self) {
+        if !Arc::ptr_eq(&self.bell, &self.notified) {
+            self.ring();
+        }
+    }
+
     /// Has the worker serve a queue.
     pub(super) fn serve(&self, ready: Ready) {
         let mut orders = self.lock();

@@ -171,7 +171,7 @@ impl Function {
             WINDOW_BAR => header.window.bar = a.into(),
             WINDOW_OFFSET => header.window.offset = value,
             WINDOW_LENGTH => header.window.length = value,
-            MSIX_AT => self.transport.interrupts().write_control(u16::from_le_bytes([c, d])),
+            MSIX_AT => self.transport.write_control(u16::from_le_bytes([c, d])),
             _ => {}
         }
     }

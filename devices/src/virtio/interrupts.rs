@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::irq::{Change, Vectors};
+use crate::irq::{self, Change, Vectors};
 use crate::pci::msix::Msix;
 use crate::vfio::interrupts::{Mode, MsixView, VectorView, View};
 
@@ -77,6 +77,23 @@ impl Interrupts {
         if let Some(trigger) = state.trigger(state.vector_of(source)) {
             // It fails only at 2^64 - 1 events that nobody has taken.
             let _ = trigger.write(1);
+        }
+    }
+
+    /// The eventfd of the vector of `queue`, for who can signal it without [`Self::signal`]: there
+    /// is one while MSI-X is on.
+    pub(super) fn trigger_of(&self, queue: usize) -> Option<Arc<EventFd>> {
+        let state = self.lock();
+        let trigger = state.trigger(state.vector_of(Source::Queue(queue)));
+        trigger.filter(|_| state.msix.enabled()).cloned()
+    }
+
+    /// Nobody signals `trigger` of a queue any more. What came there after MSI-X had gone off is
+    /// in the ISR status.
+    pub(super) fn settle(&self, trigger: &EventFd) {
+        let state = self.lock();
+        if !state.msix.enabled() && irq::take(trigger).is_some() {
+            self.isr.fetch_or(ISR_QUEUE, Ordering::SeqCst);
         }
     }
 

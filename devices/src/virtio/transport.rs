@@ -82,6 +82,12 @@ impl Transport {
         &self.interrupts
     }
 
+    /// Guest writes MSI-X message control.
+    pub(super) fn write_control(&self, control: u16) {
+        self.interrupts.write_control(control);
+        self.desks.iter().for_each(|desk| desk.listens_elsewhere());
+    }
+
     /// What a notification of each queue is to write, in order.
     pub(super) fn bells(&self) -> impl Iterator<Item = &Arc<EventFd>> {
         self.desks.iter().map(|desk| desk.notified())
@@ -138,7 +144,11 @@ impl Transport {
         let value = data.iter().rev().fold(0, |value: u32, byte| value << 8 | u32::from(*byte));
         let mut registers = self.lock();
         if let Some(source) = vector_of(field, &registers) {
-            return self.interrupts.map(source, u16::try_from(value).unwrap_or(NO_VECTOR));
+            self.interrupts.map(source, u16::try_from(value).unwrap_or(NO_VECTOR));
+            if let Source::Queue(queue) = source {
+                self.desks.get(queue).into_iter().for_each(|desk| desk.listens_elsewhere());
+            }
+            return;
         }
         match registers.write(field, value) {
             Some(Effect::Activate) => self.activate(&registers),

@@ -10,6 +10,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
 
 use self::sys::{Region, Rings};
 pub(super) use self::sys::{set_backend, set_guest_cid, set_running};
@@ -76,6 +77,11 @@ impl Vhost {
         sys::set_call(file, index, &events.call)?;
         sys::set_error(file, index, &events.error)?;
         sys::set_kick(file, index, &events.kick)
+    }
+
+    /// What is signalled when something of queue `index` has been used, from now on.
+    pub(super) fn tell(&self, index: usize, call: &EventFd) -> io::Result<()> {
+        sys::set_call(&self.file, u32::try_from(index).map_err(io::Error::other)?, call)
     }
 
     /// Where this process has so many bytes of the guest's.

@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::chain::Buffers;
 use crate::virtio::vhost::{self, Vhost};
@@ -159,6 +160,10 @@ impl Backend for Vsock {
         started.running = true;
         // The kernel has not listened to what came before.
         self.events.iter().try_for_each(|events| events.kick.write(1))
+    }
+
+    fn tell(&self, queue: usize, call: &EventFd) -> io::Result<()> {
+        self.vhost.tell(queue, call)
     }
 
     fn stop(&self, queue: usize) {

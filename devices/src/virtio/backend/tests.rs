@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -9,7 +10,7 @@ use super::*;
 use crate::pci::msix;
 use crate::virtio::chain::Buffers;
 use crate::virtio::desk::Desk;
-use crate::virtio::interrupts::Interrupts;
+use crate::virtio::interrupts::{Interrupts, NO_VECTOR};
 use crate::virtio::testing::{Notes, memory};
 use crate::virtio::worker::Trouble;
 use crate::virtio::{Device, Identity, Served};
@@ -18,6 +19,8 @@ use crate::virtio::{Device, Identity, Served};
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     Start(u16, u64),
+    /// Tell somebody else: the eventfd's number.
+    Tell(RawFd),
     Stop,
 }
 
@@ -73,6 +76,11 @@ impl Backend for Elsewhere {
         if rings.size() > 8 { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(()) }
     }
 
+    fn tell(&self, _queue: usize, call: &EventFd) -> io::Result<()> {
+        self.note(Asked::Tell(call.as_raw_fd()));
+        Ok(())
+    }
+
     fn stop(&self, _queue: usize) {
         self.note(Asked::Stop);
     }
@@ -82,6 +90,7 @@ impl Backend for Elsewhere {
 struct Scene {
     device: Arc<Elsewhere>,
     desk: Arc<Desk>,
+    interrupts: Arc<Interrupts>,
     trouble: Arc<Trouble>,
     vectors: Notes,
     asked: Receiver<Asked>,
@@ -104,12 +113,12 @@ fn scene() -> Scene {
         device: Arc::clone(&device) as _,
         index: 0,
         desk: Arc::clone(&desk),
-        interrupts,
+        interrupts: Arc::clone(&interrupts),
         trouble: Arc::clone(&trouble),
         memory: memory(),
     };
     let worker = thread::Builder::new().name("vsock".to_owned()).spawn(|| worker.run()).unwrap();
-    Scene { device, desk, trouble, vectors, asked, worker }
+    Scene { device, desk, interrupts, trouble, vectors, asked, worker }
 }
 
 impl Scene {
@@ -117,13 +126,25 @@ impl Scene {
         let queue = Queue::new(entries).unwrap();
         self.desk.serve(Ready { queue, features: 5 });
         assert_eq!(self.asked.recv(), Ok(Asked::Start(entries, 5)));
+        if entries <= 8 {
+            self.tells(&self.vectors.events[1]);
+        }
+    }
+
+    /// Who serves the queue is asked to signal `event`.
+    fn tells(&self, event: &EventFd) {
+        assert_eq!(self.asked.recv(), Ok(Asked::Tell(event.as_raw_fd())));
+    }
+
+    /// The driver writes MSI-X message control.
+    fn control(&self, control: u16) {
+        self.interrupts.write_control(control);
+        self.desk.listens_elsewhere();
     }
 
     /// Waits for an event of `vector`.
     fn hears(&self, vector: usize) {
-        while self.vectors.taken(vector) == 0 {
-            thread::yield_now();
-        }
+        until(|| Some(self.vectors.taken(vector)).filter(|events| *events > 0));
     }
 
     fn end(self) {
@@ -133,15 +154,78 @@ impl Scene {
     }
 }
 
+/// Waits for what `look` finds.
+fn until<T>(look: impl Fn() -> Option<T>) -> T {
+    loop {
+        match look() {
+            Some(found) => return found,
+            None => thread::yield_now(),
+        }
+    }
+}
+
 #[test]
-fn notifications_go_past_the_worker_and_calls_through_it() {
+fn notifications_and_calls_go_past_the_worker() {
     let scene = scene();
     scene.serve(8);
 
     scene.desk.notify();
     assert_eq!(scene.device.events.kick.read().unwrap(), 1);
+    // A call from before it was told of the vector.
     scene.device.events.call.write(1).unwrap();
     scene.hears(1);
+
+    scene.end();
+}
+
+#[test]
+fn calls_go_where_the_driver_wants_to_hear_of_them() {
+    let scene = scene();
+    scene.serve(8);
+
+    scene.interrupts.map(Source::Queue(0), 0);
+    scene.desk.listens_elsewhere();
+    scene.tells(&scene.vectors.events[0]);
+    scene.interrupts.map(Source::Queue(0), NO_VECTOR);
+    scene.desk.listens_elsewhere();
+    scene.tells(&scene.device.events.call);
+    scene.device.events.call.write(1).unwrap();
+    scene.interrupts.map(Source::Queue(0), 1);
+    scene.desk.listens_elsewhere();
+    scene.tells(&scene.vectors.events[1]);
+
+    scene.end();
+}
+
+#[test]
+fn calls_without_msix_are_in_the_isr_status_those_on_their_way_too() {
+    let scene = scene();
+    scene.serve(8);
+
+    scene.interrupts.write_control(0);
+    scene.vectors.events[1].write(1).unwrap();
+    scene.desk.listens_elsewhere();
+    scene.tells(&scene.device.events.call);
+    let isr = || until(|| Some(scene.interrupts.take_isr()).filter(|isr| *isr != 0));
+    assert_eq!((isr(), scene.vectors.taken(1)), (1, 0));
+    scene.device.events.call.write(1).unwrap();
+    assert_eq!(isr(), 1);
+    scene.control(msix::ENABLE);
+    scene.tells(&scene.vectors.events[1]);
+
+    scene.end();
+}
+
+#[test]
+fn driver_that_has_reset_wants_to_hear_nothing() {
+    let scene = scene();
+    scene.serve(8);
+    scene.desk.stop();
+    scene.desk.wait_until_quiet();
+    assert_eq!(scene.asked.recv(), Ok(Asked::Stop));
+
+    scene.control(0);
+    scene.control(msix::ENABLE);
 
     scene.end();
 }

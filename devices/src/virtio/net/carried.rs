@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF};
 use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::{bit, offloads, sys};
 use crate::virtio::vhost::{self, Vhost};
@@ -137,6 +138,10 @@ impl Backend for Carried {
         }
         state.ready[side] = true;
         Ok(())
+    }
+
+    fn tell(&self, queue: usize, call: &EventFd) -> io::Result<()> {
+        self.vhost.tell(queue % SIDES, call)
     }
 
     fn stop(&self, queue: usize) {

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use micro_http::ScmSocket;
 use serde::de::DeserializeOwned;
 
 use crate::request::{Request, Response};
@@ -126,7 +127,7 @@ impl Client {
     /// As [`Client::ask`].
     pub fn send(&self, wire: &Wire) -> Result<Option<String>, ClientError> {
         let mut stream = self.connect()?;
-        let sent = stream.write_all(wire_bytes(wire).as_bytes());
+        let sent = write(&mut stream, wire);
         let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
         // A server may answer and close before it has read everything.
         let page = match Page::receive(&mut stream) {
@@ -150,9 +151,20 @@ impl Client {
     }
 }
 
+/// Descriptors go with the first bytes, as ch-remote's do.
+fn write(stream: &mut UnixStream, wire: &Wire) -> io::Result<()> {
+    let bytes = wire_bytes(wire);
+    let mut rest = bytes.as_bytes();
+    if let Some(handed) = &wire.handed {
+        let sent = stream.send_with_fds(&[rest], &handed.numbers());
+        rest = &rest[sent.map_err(io::Error::from)?..];
+    }
+    stream.write_all(rest)
+}
+
 /// Head and body in one piece.
 fn wire_bytes(wire: &Wire) -> String {
-    let Wire { method, path, body } = wire;
+    let Wire { method, path, body, handed: _ } = wire;
     let head = format!("{} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n", method.to_str());
     match body {
         Some(body) => format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()),

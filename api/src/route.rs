@@ -1,12 +1,16 @@
 //! Between HTTP and [`Request`], both ways: the only place that knows paths.
 
+use std::os::fd::OwnedFd;
+
 use micro_http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::descriptors::{Fds, Handed};
 use crate::request::{Fault, Request, Status, code};
 use crate::schema::events::{Follow, LONGEST_WAIT_MS};
 use crate::schema::known::NOT_OFFERED;
+use crate::schema::net::NetConfig;
 
 pub use self::absent::{ABSENT, Absent};
 use self::query::Query;
@@ -94,6 +98,27 @@ pub fn parse(method: Method, path: &str, body: &[u8]) -> Result<Request, Fault> 
     }
 }
 
+/// Gives `request` the descriptors that came with it.
+///
+/// # Errors
+/// 400: it takes none, or not so many.
+pub fn hand(request: Request, came: Vec<OwnedFd>) -> Result<Request, Fault> {
+    let count = came.len();
+    let Request::AddNet(card) = request else {
+        return match count {
+            0 => Ok(request),
+            _ => Err(bad_descriptors("this request takes none".to_owned())),
+        };
+    };
+    match card.fds.as_ref().map_or(count, Fds::count) {
+        promised if promised != count => Err(bad_descriptors(format!(
+            "`fds` has {promised}, {count} came; send them with the request (SCM_RIGHTS), or give `tap`"
+        ))),
+        0 => Ok(Request::AddNet(card)),
+        _ => Ok(Request::AddNet(NetConfig { fds: Some(Fds::Here(came.into())), ..card })),
+    }
+}
+
 /// The method a path answers to, for the `Allow` header of a 405.
 pub fn allowed(path: &str) -> Option<Method> {
     let absent = || find_absent(path).map(|absent| absent.method);
@@ -119,23 +144,29 @@ pub struct Wire {
     pub path: String,
     /// JSON body, for the verbs that have one.
     pub body: Option<String>,
+    /// Descriptors that go along.
+    pub handed: Option<Handed>,
 }
 
 impl Wire {
     /// `vm.resize` with a body that is sent as it is, for the server to judge.
     pub fn resize(body: String) -> Self {
-        Self { method: Method::Put, path: format!("{PREFIX}vm.resize"), body: Some(body) }
+        Self::put("vm.resize", body)
     }
 
     /// `vm.create` with a body that is sent as it is, for the server to judge.
     pub fn create(body: String) -> Self {
-        Self { method: Method::Put, path: format!("{PREFIX}vm.create"), body: Some(body) }
+        Self::put("vm.create", body)
     }
 
     /// One of [`ABSENT`]'s verbs: another server may have it.
     pub fn absent(verb: &str, body: String) -> Self {
+        Self::put(verb, body)
+    }
+
+    fn put(verb: &str, body: String) -> Self {
         let path = format!("{PREFIX}{verb}");
-        Self { method: allowed(&path).unwrap_or(Method::Put), path, body: Some(body) }
+        Self { method: allowed(&path).unwrap_or(Method::Put), path, body: Some(body), handed: None }
     }
 }
 
@@ -152,7 +183,7 @@ pub fn write(request: &Request) -> serde_json::Result<Wire> {
         Request::Info => ("vm.info", None),
         Request::AddDevice(body) => ("vm.add-device", Some(text(body)?)),
         Request::AddDisk(body) => ("vm.add-disk", Some(text(body)?)),
-        Request::AddNet(body) => ("vm.add-net", Some(text(body)?)),
+        Request::AddNet(body) => ("vm.add-net", Some(text(&unaccompanied(body))?)),
         Request::AddVsock(body) => ("vm.add-vsock", Some(text(body)?)),
         Request::AddUserDevice(body) => ("vm.add-user-device", Some(text(body)?)),
         Request::Resize(body) => ("vm.resize", Some(text(body)?)),
@@ -171,7 +202,17 @@ pub fn write(request: &Request) -> serde_json::Result<Wire> {
         Request::TestInterrupt(body) => ("vm.test-interrupt", Some(text(body)?)),
     };
     let path = format!("{PREFIX}{verb}{}", query::write(&parameters(request)));
-    Ok(Wire { method: allowed(&path).unwrap_or(Method::Put), path, body })
+    let mut handed = None;
+    if let Request::AddNet(NetConfig { fds: Some(Fds::Here(here)), .. }) = request {
+        handed = Some(here.clone());
+    }
+    Ok(Wire { method: allowed(&path).unwrap_or(Method::Put), path, body, handed })
+}
+
+/// The same without what goes beside the body, as ch-remote sends it.
+fn unaccompanied(card: &NetConfig) -> NetConfig {
+    let fds = card.fds.clone().filter(|fds| !matches!(fds, Fds::Here(_)));
+    NetConfig { fds, ..card.clone() }
 }
 
 /// Parameters of the path.
@@ -270,6 +311,13 @@ fn bad_body(route: &Route, why: &str) -> Fault {
         format_args!("cannot use the body of {}", route.verb),
     );
     fault.chain.push(why.to_owned());
+    fault
+}
+
+fn bad_descriptors(why: String) -> Fault {
+    let asked = "cannot use the descriptors of the request";
+    let mut fault = Fault::plain(Status::BadRequest, code::API_BAD_DESCRIPTORS, asked);
+    fault.chain.push(why);
     fault
 }
 

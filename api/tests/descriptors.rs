@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use api::descriptors::MOST;
 use api::mailbox::mailbox;
 use api::server::{Address, Server};
 use micro_http::ScmSocket;
@@ -80,15 +81,25 @@ fn descriptors_run_out_and_are_not_parked() {
     client.write_all(PING.as_bytes()).unwrap();
     assert_eq!(status(&client), "HTTP/1.1 503");
 
-    // A hundred descriptors passed with half a request are not kept.
-    let passing = connect(&path);
-    let count = open_descriptors();
-    let fds = vec![client.as_raw_fd(); 100];
-    passing.send_with_fds(&[b"GET /api/v1/vmm.ping HTTP/1.1\r\n".as_slice()], &fds).unwrap();
+    // Those passed with a request are closed with it, if it has no use for them; of those passed
+    // piece by piece, no more are kept than a request needs.
+    let (half, count) = (b"GET /api/v1/vmm.ping HTTP/1.1\r\n".as_slice(), open_descriptors());
+    let (fds, passing) = (vec![client.as_raw_fd(); 100], connect(&path));
+    passing.send_with_fds(&[half], &fds[..5]).unwrap();
+    for _ in 0..100 {
+        passing.send_with_fds(&[b"a: b\r\n".as_slice()], &fds[..1]).unwrap();
+        // Both ends of `passing` are there too.
+        assert!(open_descriptors() <= count + 2 + MOST);
+    }
     { &passing }.write_all(b"\r\n").unwrap();
-    assert_eq!(status(&passing), "HTTP/1.1 503");
-    // The server's end of `passing` may have been accepted after the count.
-    assert!(open_descriptors() <= count + 1);
+    assert_eq!(status(&passing), "HTTP/1.1 400");
+    assert!(open_descriptors() <= count + 2);
+
+    // More at once than a request needs are not taken at all.
+    let refused = connect(&path);
+    refused.send_with_fds(&[half], &fds).unwrap();
+    assert_eq!(status(&refused), "HTTP/1.1 400");
+    assert!(open_descriptors() <= count + 4);
 
     stop.stop();
     http.join().unwrap();

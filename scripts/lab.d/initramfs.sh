@@ -4,7 +4,7 @@
 
 # What the emulated host may load, before and after it has switched to this machine's root.
 host_modules=(virtio_pci 9pnet_virtio 9p overlay virtio_console
-  kvm kvm-amd kvm-intel vfio-pci vfio_iommu_type1 igb igbvf e1000e nvme virtio_net tun bridge vhost_net vhost_vsock msr)
+  kvm kvm-amd kvm-intel vfio-pci vfio_iommu_type1 igb igbvf e1000e nvme virtio_net tun dummy macvtap bridge vhost_net vhost_vsock msr)
 
 # What a guest may load: drivers of the functions we pass through, and of our own devices and its power button.
 guest_modules=(e1000e igb igbvf nvme virtio_pci virtio_net virtio_blk virtio_console virtio-rng virtio_balloon af_packet

@@ -1,14 +1,24 @@
-//! Network cards of ours, on taps of the host: at boot and plugged in later, in use in both directions, refused,
-//! unplugged, and left alone when their tap goes.
+//! Network cards of ours, on taps of the host: at boot and plugged in later, handed over, in use in both
+//! directions, refused, unplugged, and left alone when their tap goes.
 
+use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use api::client::Client;
+use api::descriptors::Fds;
+use api::request::Request;
 use api::schema::interrupts::InterruptMode;
+use api::schema::net::NetConfig;
 use serde_json::json;
-use tests::error::{Doing, ensure, same};
+use tempfile::TempDir;
+use tests::artifacts::binary;
+use tests::error::{Doing, Error, ensure, same};
 use tests::host::run;
 use tests::wait::{Look, until};
 use tests::{Options, Result, Vm, in_lab};
@@ -90,6 +100,57 @@ fn card_that_the_hosts_kernel_carries_can_be_replugged_and_survives_a_reboot() {
 }
 
 #[test]
+fn taps_that_were_handed_over_carry_data_and_are_let_go_with_their_cards() {
+    in_lab(|host| {
+        let (lan, wire) = (Tap::with_several_queues("hb0", 70)?, Macvtap::new(71)?);
+        let program = Some(wire.program()?);
+        let net = format!("fd=3,mac={},id=wire", wire.address()?);
+        let arguments = vec!["--net".to_owned(), net];
+        let options = Options { arguments, program, cpus: "boot=2", ..Options::default() };
+        let mut vm = options.boot()?;
+        wire.tap.join(&mut vm)?;
+        let before = vm.settled_descriptors(host)?;
+
+        let null = File::open("/dev/null").doing("open /dev/null")?;
+        let refused = format!("{:?}", hand_over(&vm, vec![null], r#"{"id":"lan"}"#));
+        ensure(refused.contains("device.bad-path"), || refused)?;
+        let two = r#"{"id":"lan","mac":"02:68:6f:74:62:01","num_queues":4}"#;
+        let taps = || {
+            let opened = devices::virtio::net::open(lan.name, 2);
+            opened.map_err(|error| Error::Unexpected(error.to_string()))
+        };
+        let refused = format!("{:?}", hand_over(&vm, taps()?, r#"{"id":"lan"}"#));
+        ensure(refused.contains("num_queues 4"), || refused)?;
+        vm.descriptors_return_to(host, before)?;
+
+        hand_over(&vm, taps()?, two)?;
+        lan.join(&mut vm)?;
+        lan.has_queues(2)?;
+        lan.carries(&mut vm)?;
+        let cards = vm.info()?["config"]["net"].take();
+        let shown = cards.as_array().into_iter().flatten().find(|card| card["id"] == "lan");
+        same("what stands for them", &shown.map(|card| &card["fds"]), &Some(&json!([-1, -1])))?;
+
+        // Booted again, the VM has the same cards on the same descriptors, in order of their names.
+        vm.api.put("vm.shutdown")?.ok()?;
+        vm.boot_again()?;
+        vm.guest.ready()?;
+        lan.join(&mut vm)?;
+        wire.tap.join(&mut vm)?;
+        lan.has_queues(2)?;
+        lan.carries(&mut vm)?;
+        vm.remove("lan")?;
+        vm.descriptors_return_to(host, before)?;
+        ensure(wire.is_open_in(&vm)?, || "nobody has the macvtap".into())?;
+        vm.remove("wire")?;
+        until("the macvtap's release", CONNECTION_LIMIT, || {
+            let open = wire.is_open_in(&vm)?;
+            Ok(if open { Look::NotYet("it is open".into()) } else { Look::Holds(()) })
+        })
+    });
+}
+
+#[test]
 fn tap_that_cannot_be_had_is_refused_and_one_that_goes_leaves_the_guest_alone() {
     in_lab(|host| {
         let lan = Tap::new("hb0", 70)?;
@@ -129,6 +190,85 @@ fn with_card(tap: &Tap, more: &str) -> Result<Vm> {
     let found = vm.guest.run(&format!("grep -l {MAC} /sys/class/net/*/address"))?;
     ensure(found.contains("/sys/class/net/"), || format!("no card has the address: {found}"))?;
     Ok(vm)
+}
+
+/// Gives the guest a card on a tap that we have opened, and forget.
+fn hand_over(vm: &Vm, taps: Vec<File>, body: &str) -> Result {
+    let fds: Vec<OwnedFd> = taps.into_iter().map(OwnedFd::from).collect();
+    let mut card: NetConfig =
+        serde_json::from_str(body).map_err(|error| Error::Unexpected(error.to_string()))?;
+    card.fds = Some(Fds::Here(fds.into()));
+    let added = Client::new(vm.api.socket()).ask(&Request::AddNet(card));
+    added.map(drop).map_err(|error| Error::Unexpected(error.to_string()))
+}
+
+/// A tap on a network card of the host, which has another interface there to speak with.
+struct Macvtap {
+    /// The other interface.
+    tap: Tap,
+    folder: TempDir,
+}
+
+/// The card, and the tap on it.
+const CARD: &str = "hbcard";
+const MACVTAP: &str = "hbwire";
+
+impl Macvtap {
+    fn new(network: u8) -> Result<Self> {
+        for module in ["dummy", "macvlan", "macvtap"] {
+            run(Command::new("modprobe").arg(module))?;
+        }
+        ip(&["link", "add", CARD, "type", "dummy"])?;
+        let tap = Tap { name: "hbpeer", network };
+        ip(&["link", "add", "link", CARD, tap.name, "type", "macvlan", "mode", "bridge"])?;
+        ip(&["link", "add", "link", CARD, MACVTAP, "type", "macvtap", "mode", "bridge"])?;
+        ip(&["addr", "add", &format!("{}/24", tap.address(1)), "dev", tap.name])?;
+        for name in [CARD, tap.name, MACVTAP] {
+            ip(&["link", "set", name, "up"])?;
+        }
+        let folder = tempfile::tempdir().doing("make a folder")?;
+        Ok(Self { tap, folder })
+    }
+
+    fn sysfs(file: &str) -> Result<String> {
+        let path = format!("/sys/class/net/{MACVTAP}/{file}");
+        Ok(std::fs::read_to_string(path).doing("ask for the macvtap")?.trim().to_owned())
+    }
+
+    fn address(&self) -> Result<String> {
+        Self::sysfs("address")
+    }
+
+    fn node(&self) -> Result<String> {
+        Ok(format!("/dev/tap{}", Self::sysfs("ifindex")?))
+    }
+
+    /// Whether hotbay has it open.
+    fn is_open_in(&self, vm: &Vm) -> Result<bool> {
+        let (node, folder) = (PathBuf::from(self.node()?), format!("/proc/{}/fd", vm.pid()));
+        let open = std::fs::read_dir(folder).doing("list hotbay's descriptors")?.flatten();
+        // One may be closed while we look.
+        Ok(open.filter_map(|entry| entry.path().read_link().ok()).any(|path| path == node))
+    }
+
+    /// hotbay, which is passed the macvtap as descriptor 3.
+    fn program(&self) -> Result<PathBuf> {
+        let path = self.folder.path().join("hotbay");
+        let hotbay = binary("hotbay");
+        let script =
+            format!("#!/bin/sh\nexec 3<>{}\nexec {} \"$@\"\n", self.node()?, hotbay.display());
+        std::fs::write(&path, script).doing("write a script")?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .doing("make it a program")?;
+        Ok(path)
+    }
+}
+
+impl Drop for Macvtap {
+    fn drop(&mut self) {
+        // Those on it go with it.
+        let _ = Command::new("ip").args(["link", "del", CARD]).output();
+    }
 }
 
 /// A tap of the host with an address, in a network of its own.

@@ -166,6 +166,8 @@ impl Vmm {
         if spec.has_functions() {
             self.sandbox.check_devices()?;
         }
+        // Cards may hold descriptors, which have one place, the specification.
+        let config = VmConfig { net: None, ..config };
         self.vm = Some(Vm { config, spec, stage: Stage::Created });
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use api::cli::hotbay::{HotbayArgs, Seccomp};
+use api::descriptors::Fds;
 use api::mailbox::{self, Sender};
 use api::server::{Address, BindError, Server, Stop};
 use log::LevelFilter;
@@ -61,6 +62,11 @@ pub fn run(args: HotbayArgs) -> Result<(), Error> {
     let HotbayArgs { api_socket, vm, landlock, seccomp, event_monitor, log_file, verbosity } = args;
     // First of all: a descriptor that was passed on has the number it was given.
     let events = event_monitor.as_ref().map(monitor::open).transpose()?;
+    let mut vm = vm;
+    let cards = vm.iter_mut().flat_map(|vm| vm.net.iter_mut().flatten());
+    let mut fds = cards.filter_map(|card| card.fds.as_mut());
+    fds.try_for_each(Fds::take_over)
+        .map_err(|error| Error::Start("take the descriptors of --net", error))?;
     let level = [LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug];
     let level = level.get(usize::from(verbosity)).copied().unwrap_or(LevelFilter::Trace);
     let log = logging::start(level, log_file.as_deref())

@@ -25,7 +25,7 @@ mod user_device;
 mod vsock;
 
 pub(super) use self::disk::disk;
-pub(super) use self::net::net;
+pub(super) use self::net::{net, take_over};
 pub(super) use self::user_device::user_device;
 pub(super) use self::vsock::vsock;
 
@@ -153,7 +153,7 @@ struct Machine {
     /// Disk that the guest gets: path=IMAGE,id=NAME,readonly=on,direct=on,num_queues=N,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     disk: Vec<String>,
-    /// Network card that the guest gets: tap=NAME,mac=ADDRESS,id=NAME,num_queues=N,x_vhost=on,...
+    /// Network card that the guest gets: tap=NAME (or fd=N, a tap that is open),mac=ADDRESS,id=NAME,num_queues=N,x_vhost=on,...
     #[arg(long, value_name = "OPTIONS", requires = "kernel", num_args = 1.., action = ArgAction::Append)]
     net: Vec<String>,
     /// Sockets (AF_VSOCK) between the guest and programs of the host: cid=N,id=NAME,...

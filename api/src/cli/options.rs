@@ -52,9 +52,9 @@ pub(super) fn object(option: &str, text: &str, keys: &[Key]) -> Result<Map<Strin
 pub(super) fn body<T: DeserializeOwned>(
     option: &str,
     text: &str,
-    object: Map<String, Value>,
+    object: impl Into<Value>,
 ) -> Result<T, Misuse> {
-    serde_json::from_value(Value::Object(object))
+    serde_json::from_value(object.into())
         .map_err(|error| Misuse(format!("{option} {text}: {error}")))
 }
 

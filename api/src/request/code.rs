@@ -20,6 +20,8 @@ codes! {
     API_BAD_BODY = "api.bad-body";
     /// The path has a parameter that the verb does not take, twice, or wrongly encoded.
     API_BAD_QUERY = "api.bad-query";
+    /// Descriptors came along (SCM_RIGHTS) that the request does not take, or other than it says.
+    API_BAD_DESCRIPTORS = "api.bad-descriptors";
     /// A field is set that Cloud Hypervisor knows and hotbay does not act on.
     API_NOT_OFFERED = "api.not-offered";
     /// There is no such path.

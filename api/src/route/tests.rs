@@ -22,7 +22,8 @@ fn user_device() -> UserDeviceConfig {
 /// A network card with everything that can be said of it.
 fn card() -> NetConfig {
     NetConfig {
-        tap: "tap0".to_owned(),
+        tap: Some("tap0".to_owned()),
+        fds: None,
         id: Some("net0".to_owned()),
         mac: Some("02:00:00:00:00:01".to_owned()),
         num_queues: 4,

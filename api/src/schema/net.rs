@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::known::{Table, knows};
+use crate::descriptors::Fds;
 
 /// A network card of the guest, on a tap of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,7 +11,12 @@ use super::known::{Table, knows};
 pub struct NetConfig {
     /// Name of the tap, at most 15 bytes. One that does not exist is made, if hotbay may.
     /// More than one pair of queues wants a tap that was made with several (`multi_queue`).
-    pub tap: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
+    /// A tap that is open already, in place of one by name: a descriptor for each pair of queues,
+    /// sent with the request. The numbers in JSON only say how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fds: Option<Fds>,
     /// Name for later requests; generated (`_net0`) when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -56,7 +62,6 @@ fn default_offload() -> bool {
 }
 
 pub(super) const KNOWN: Table = &[
-    ("fds", "null"),
     ("host_mac", "null"),
     ("iommu", "false"),
     ("ip", "null"),

@@ -10,11 +10,13 @@
 //! requests, and a client that sends without end only fills its own socket.
 
 use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
 
 use micro_http::{ConnectionError, HttpConnection, HttpHeaderError, Method, RequestError, Version};
 
 use super::answer::{After, CONTINUE, render};
 use super::stream::Stream;
+use crate::descriptors;
 use crate::request::{Answer, Fault, Request, Status, code};
 use crate::route;
 
@@ -166,7 +168,8 @@ impl Connection {
     fn read(&mut self, ask: &dyn Fn(Request)) -> Option<Turn> {
         if let Some(request) = self.http.pop_parsed_request() {
             self.counted = self.stream.received();
-            self.take(&request, ask);
+            self.stream.make_room();
+            self.take(request, ask);
             return None;
         }
         if let Some(broken) = self.broken.take() {
@@ -198,6 +201,7 @@ impl Connection {
             Err(ConnectionError::StreamReadError(error)) => match error.errno() {
                 libc::EAGAIN => return Some(Turn::Wait),
                 libc::EINTR => {}
+                libc::ENOBUFS => self.broken = Some(too_many()),
                 _ => return Some(Turn::Close),
             },
             Err(ConnectionError::InvalidWrite | ConnectionError::StreamWriteError(_)) => {
@@ -207,7 +211,7 @@ impl Connection {
         None
     }
 
-    fn take(&mut self, request: &micro_http::Request, ask: &dyn Fn(Request)) {
+    fn take(&mut self, mut request: micro_http::Request, ask: &dyn Fn(Request)) {
         if request.headers.chunked() {
             self.refuse(&bad_http("a chunked body is not supported; send Content-Length"));
             return;
@@ -216,10 +220,11 @@ impl Connection {
             self.say(&Err(fault), &[], After::Close);
             return;
         }
-        let after = wishes(request);
+        let after = wishes(&request);
+        let came = std::mem::take(&mut request.files).into_iter().map(OwnedFd::from).collect();
         let (method, path) = (request.method(), request.uri().get_abs_path());
         let body = request.body.as_ref().map(micro_http::Body::raw).unwrap_or_default();
-        match route::parse(method, path, body) {
+        match route::parse(method, path, body).and_then(|request| route::hand(request, came)) {
             Ok(request) => {
                 self.state = State::Asked(after);
                 ask(request);
@@ -347,6 +352,16 @@ fn too_large(size: usize) -> Broken {
         // Some of it may have come in the chunk that named the size.
         expected: size.saturating_sub(CHUNK),
     }
+}
+
+/// The kernel has closed descriptors that came, and what came with them is lost.
+fn too_many() -> Broken {
+    let why = format_args!(
+        "more descriptors came with the request than the {} that it may have, or this process has none left",
+        descriptors::MOST
+    );
+    let fault = Fault::plain(Status::BadRequest, code::API_BAD_DESCRIPTORS, why);
+    Broken { fault, allow: Vec::new(), expected: 0 }
 }
 
 fn bad_http(why: &str) -> Broken {

@@ -1,13 +1,12 @@
 //! A listening socket that whoever started us has passed on (`fd=N`).
 
-#![expect(
-    unsafe_code,
-    reason = "a descriptor number from the command line becomes an owned socket"
-)]
+#![expect(unsafe_code, reason = "reading an option of a socket has no safe form")]
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener;
+
+use crate::descriptors;
 
 /// Takes over descriptor `fd`, if it is a listening Unix stream socket.
 pub(super) fn listener(fd: RawFd) -> io::Result<UnixListener> {
@@ -21,9 +20,7 @@ pub(super) fn listener(fd: RawFd) -> io::Result<UnixListener> {
             return Err(io::Error::new(ErrorKind::InvalidInput, otherwise));
         }
     }
-    close_on_exec(fd)?;
-    // SAFETY: it is open, and whoever named it on the command line gave it to us.
-    Ok(unsafe { UnixListener::from_raw_fd(fd) })
+    descriptors::inherited(fd).map(UnixListener::from)
 }
 
 fn socket_option(fd: RawFd, option: libc::c_int) -> io::Result<libc::c_int> {
@@ -33,11 +30,6 @@ fn socket_option(fd: RawFd, option: libc::c_int) -> io::Result<libc::c_int> {
     // SAFETY: both pointers are to locals, and `length` is the size of `value`.
     check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, to, size) })?;
     Ok(value)
-}
-
-fn close_on_exec(fd: RawFd) -> io::Result<()> {
-    // SAFETY: sets a flag; no memory is involved.
-    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -1,9 +1,8 @@
 //! The socket of one client, as micro_http reads it.
 //!
-//! This is the crate's only unsafe code: it takes connections without further
-//! system calls, and it takes no file descriptors from clients. micro_http
-//! would collect up to 253 of them for each message; here the kernel closes
-//! them before we see any.
+//! It takes connections without further system calls, and from each client no
+//! more descriptors than one request needs. micro_http would collect up to 253
+//! with every message; here the kernel closes those beyond before we see any.
 
 #![expect(unsafe_code, reason = "accept4 and recvmsg with the flags we need have no safe form")]
 
@@ -15,6 +14,8 @@ use std::rc::Rc;
 
 use libc::iovec;
 use micro_http::ScmSocket;
+
+use crate::descriptors;
 
 /// Result of a read or a receive, as micro_http spells it.
 type Received = Result<(usize, usize), micro_http::SysError>;
@@ -41,6 +42,8 @@ pub(super) struct Stream(Rc<Inner>);
 struct Inner {
     socket: UnixStream,
     received: Cell<usize>,
+    /// How many descriptors may still come with the request that is being read.
+    room: Cell<usize>,
     /// What came last, as long as micro_http's buffer at most.
     latest: RefCell<Vec<u8>>,
 }
@@ -48,12 +51,18 @@ struct Inner {
 impl Stream {
     /// Serves the client at the other end of `socket`, which must not block.
     pub(super) fn new(socket: UnixStream) -> Self {
-        Self(Rc::new(Inner { socket, received: Cell::new(0), latest: RefCell::default() }))
+        let (received, room) = (Cell::new(0), Cell::new(descriptors::MOST));
+        Self(Rc::new(Inner { socket, received, room, latest: RefCell::default() }))
     }
 
     /// Bytes received since the start (modulo the word size).
     pub(super) fn received(&self) -> usize {
         self.0.received.get()
+    }
+
+    /// A request is whole: the next may bring descriptors again.
+    pub(super) fn make_room(&self) {
+        self.0.room.set(descriptors::MOST);
     }
 
     /// Gives `look` what was received last: micro_http keeps nothing of a request that it refuses.
@@ -67,15 +76,15 @@ impl Stream {
         let length = limit.min(scratch.len());
         let mut slices = [iovec { iov_base: scratch.as_mut_ptr().cast(), iov_len: length }];
         // SAFETY: the slice lies within scratch, which outlives the call.
-        let (count, _) = unsafe { self.receive(&mut slices) }.map_err(io::Error::from)?;
+        let (count, _) = unsafe { self.receive(&mut slices, &mut []) }.map_err(io::Error::from)?;
         Ok(count)
     }
 
     /// # Safety
     /// The slices must be valid for writing.
-    unsafe fn receive(&self, slices: &mut [iovec]) -> Received {
-        // SAFETY: the caller's promise; there is no room for descriptors.
-        let received = unsafe { ScmSocket::recv_with_fds(&self.0.socket, slices, &mut []) };
+    unsafe fn receive(&self, slices: &mut [iovec], fds: &mut [RawFd]) -> Received {
+        // SAFETY: the caller's promise.
+        let received = unsafe { ScmSocket::recv_with_fds(&self.0.socket, slices, fds) };
         if let Ok((count, _)) = received {
             self.0.received.set(self.received().wrapping_add(count));
         }
@@ -88,9 +97,14 @@ impl ScmSocket for Stream {
         self.as_raw_fd()
     }
 
-    unsafe fn recv_with_fds(&self, slices: &mut [iovec], _fds: &mut [RawFd]) -> Received {
+    unsafe fn recv_with_fds(&self, slices: &mut [iovec], fds: &mut [RawFd]) -> Received {
+        let room = self.0.room.get();
+        let fds = fds.get_mut(..room).unwrap_or_default();
         // SAFETY: the caller's promise is the same.
-        let received = unsafe { self.receive(slices) };
+        let received = unsafe { self.receive(slices, fds) };
+        if let Ok((_, came)) = received {
+            self.0.room.set(room.saturating_sub(came));
+        }
         if let (Ok((count, _)), Some(slice)) = (received.as_ref(), slices.first()) {
             let (start, length) = (slice.iov_base.cast::<u8>().cast_const(), slice.iov_len);
             // SAFETY: the kernel has just written that much there, and not past the slice.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::descriptors::Fds;
 use api::schema::balloon::{BalloonConfig, VmResize};
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
@@ -103,7 +104,8 @@ fn full_user_device() -> UserDeviceConfig {
 /// Every optional field is there, or the comparison would miss it.
 fn card() -> NetConfig {
     NetConfig {
-        tap: "a".to_owned(),
+        tap: Some("a".to_owned()),
+        fds: Some(Fds::Promised(1)),
         id: Some("a".to_owned()),
         mac: Some("a".to_owned()),
         num_queues: 2,

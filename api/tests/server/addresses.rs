@@ -8,7 +8,7 @@ use api::mailbox::mailbox;
 use api::request::{Request, Response};
 use api::server::{Address, BindError, Server};
 
-use crate::scene::{Raw, Scene, serve};
+use crate::scene::{Raw, Scene, pass_on, serve};
 
 #[test]
 fn socket_is_private_and_leaves_with_the_server() {
@@ -77,7 +77,7 @@ fn inherited_socket_is_served() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let (server, stop) = Server::bind(&Address::Fd(listener.as_raw_fd())).unwrap();
+    let (server, stop) = Server::bind(&Address::Fd(pass_on(&listener))).unwrap();
     // The server owns it now.
     std::mem::forget(listener);
     let (sender, _) = mailbox().unwrap();
@@ -96,9 +96,14 @@ fn descriptor_that_does_not_listen_is_refused() {
     let (socket, _) = UnixStream::pair().unwrap();
     let file = tempfile::tempfile().unwrap();
 
-    let connected = Server::bind(&Address::Fd(socket.as_raw_fd())).unwrap_err();
-    let regular = Server::bind(&Address::Fd(file.as_raw_fd())).unwrap_err();
+    let connected = Server::bind(&Address::Fd(pass_on(&socket))).unwrap_err();
+    let regular = Server::bind(&Address::Fd(pass_on(&file))).unwrap_err();
 
+    let directory = tempfile::tempdir().unwrap();
+    let ours = UnixListener::bind(directory.path().join("api.sock")).unwrap();
+    let not_passed_on = Server::bind(&Address::Fd(ours.as_raw_fd())).unwrap_err();
+
+    assert!(matches!(not_passed_on, BindError::Inherited { .. }), "{not_passed_on}");
     assert!(matches!(connected, BindError::Inherited { .. }), "{connected}");
     assert!(matches!(regular, BindError::Inherited { .. }), "{regular}");
 }

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod clients;
+mod handed;
 mod refusals;
 mod requests;
 mod scene;

@@ -1,7 +1,7 @@
 //! A server on a real socket, with the test in the machine's place.
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -76,6 +76,14 @@ impl Drop for Scene {
             self.stop();
         }
     }
+}
+
+/// Makes a descriptor of ours look as if whoever started us had passed it on.
+#[expect(unsafe_code, reason = "a flag of a descriptor is set by system call")]
+pub fn pass_on(fd: &impl AsRawFd) -> RawFd {
+    // SAFETY: sets a flag; no memory is involved.
+    assert_eq!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }, 0);
+    fd.as_raw_fd()
 }
 
 /// A client by hand.

@@ -22,7 +22,7 @@ mod tap;
 pub use address::Mac;
 pub use carried::{VHOST_NODE, VhostError};
 pub use offloads::Offloads;
-pub use tap::{TAP_NAME, TapError, open};
+pub use tap::{TAP_NAME, TapError, open, take};
 
 use std::borrow::Cow;
 use std::fs::File;

@@ -81,6 +81,30 @@ pub enum DeviceError {
         "tap {0:?} is no name of an interface: 1 to 15 letters, digits and signs, but none of / % :"
     )]
     Tap(String),
+    /// Neither a name nor descriptors.
+    #[error("a network card needs `tap`, a name, or the descriptors of one (SCM_RIGHTS, or fd=N)")]
+    NoTap,
+    /// Both.
+    #[error("`tap` and descriptors exclude each other; give one of them")]
+    TwoTaps,
+    /// Numbers are no descriptors of ours.
+    #[error(
+        "numbers in `fds` say nothing to this process; send the descriptors with vm.add-net \
+         (SCM_RIGHTS), before vm.boot or after, or give `tap`"
+    )]
+    NumbersOnly,
+    /// Not one for each pair of queues.
+    #[error(
+        "{given} descriptors do not go with num_queues {queues}; give one for each pair of queues, and \
+         num_queues {}",
+        2 * given
+    )]
+    OtherPairs {
+        /// Descriptors.
+        given: usize,
+        /// Queues.
+        queues: usize,
+    },
     /// No address, or that of a group.
     #[error("mac {0:?} is not the address of one card, as in 02:00:00:00:00:01")]
     Mac(String),

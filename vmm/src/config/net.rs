@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use api::descriptors::{Fds, Handed};
 use api::schema::net::NetConfig;
 use devices::pci::{Segment, Slot};
 use devices::virtio::net::{MOST_PAIRS, Mac, Offloads, TAP_NAME, VHOST_NODE};
@@ -18,8 +19,8 @@ const TUN: &str = "/dev/net/tun";
 pub struct NetSpec {
     /// Who it is; the machine picks a name when absent.
     pub id: Option<DeviceId>,
-    /// Name of the tap.
-    pub tap: String,
+    /// Where its packets go.
+    pub tap: Tap,
     /// The guest's address.
     pub mac: Mac,
     /// Pairs of queues, 1 to [`MOST_PAIRS`].
@@ -36,12 +37,51 @@ pub struct NetSpec {
     pub slot: Option<Slot>,
 }
 
+/// A tap of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tap {
+    /// By name.
+    Named(String),
+    /// Open already, a descriptor for each pair of queues. They stay open as long as a VM has
+    /// the card, so that it can boot again.
+    Given(Handed),
+}
+
+impl Tap {
+    /// What a client, or who started us, says of it.
+    fn of(name: Option<String>, fds: Option<Fds>) -> Result<Self, DeviceError> {
+        // The kernel makes a name of one with a percent sign, and folders of the others.
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
+        match (name, fds) {
+            (Some(name), None)
+                if (1..=TAP_NAME).contains(&name.len()) && name.bytes().all(plain) =>
+            {
+                Ok(Self::Named(name))
+            }
+            (Some(name), None) => Err(DeviceError::Tap(name)),
+            (None, Some(Fds::Here(handed))) => Ok(Self::Given(handed)),
+            (None, Some(Fds::Promised(_) | Fds::Numbers(_))) => Err(DeviceError::NumbersOnly),
+            (Some(_), Some(_)) => Err(DeviceError::TwoTaps),
+            (None, None) => Err(DeviceError::NoTap),
+        }
+    }
+
+    /// It, or what stands for it, in a sentence.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Named(name) => name,
+            Self::Given(_) => "that was handed over",
+        }
+    }
+}
+
 impl NetSpec {
     /// What must be reachable for it.
     pub fn paths(&self) -> Vec<Grant> {
-        let taps = Grant::new("the host's taps", TUN, Purpose::Device);
-        let kernel = Grant::new("the host's kernel for cards", VHOST_NODE, Purpose::Device);
-        [taps].into_iter().chain(self.vhost.then_some(kernel)).collect()
+        let taps = || Grant::new("the host's taps", TUN, Purpose::Device);
+        let kernel = || Grant::new("the host's kernel for cards", VHOST_NODE, Purpose::Device);
+        let named = matches!(self.tap, Tap::Named(_)).then(taps);
+        named.into_iter().chain(self.vhost.then(kernel)).collect()
     }
 }
 
@@ -49,8 +89,13 @@ impl From<NetSpec> for NetConfig {
     fn from(spec: NetSpec) -> Self {
         let NetSpec { id, tap, mac, pairs, queue_size, offloads, vhost, segment, slot } = spec;
         let Offloads { csum, tso, ufo } = offloads;
+        let (tap, fds) = match tap {
+            Tap::Named(name) => (Some(name), None),
+            Tap::Given(handed) => (None, Some(Fds::Here(handed))),
+        };
         Self {
             tap,
+            fds,
             id: id.map(|id| id.to_string()),
             mac: Some(mac.to_string()),
             num_queues: 2 * usize::from(pairs),
@@ -72,6 +117,7 @@ impl TryFrom<NetConfig> for NetSpec {
         // Taken apart by name, so that a new field in the body cannot be forgotten here.
         let NetConfig {
             tap,
+            fds,
             id,
             mac,
             num_queues,
@@ -83,10 +129,12 @@ impl TryFrom<NetConfig> for NetSpec {
             pci_segment,
             pci_device_id,
         } = body;
-        // The kernel makes a name of one with a percent sign, and folders of the others.
-        let plain = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
-        if tap.is_empty() || tap.len() > TAP_NAME || !tap.bytes().all(plain) {
-            return Err(DeviceError::Tap(tap));
+        let tap = Tap::of(tap, fds)?;
+        let pairs = pairs(num_queues).ok_or(DeviceError::Pairs(num_queues))?;
+        if let Tap::Given(handed) = &tap
+            && handed.iter().len() != usize::from(pairs)
+        {
+            return Err(DeviceError::OtherPairs { given: handed.iter().len(), queues: num_queues });
         }
         let mac = match mac {
             Some(text) => Mac::parse(&text).ok_or(DeviceError::Mac(text))?,
@@ -96,7 +144,7 @@ impl TryFrom<NetConfig> for NetSpec {
             id: id.map(DeviceId::try_from).transpose()?,
             tap,
             mac,
-            pairs: pairs(num_queues).ok_or(DeviceError::Pairs(num_queues))?,
+            pairs,
             queue_size: queue_size(entries)?,
             offloads: Offloads { csum, tso, ufo },
             vhost,
@@ -142,6 +190,37 @@ mod tests {
         for queues in [0, 1, 3, 64, 131_074] {
             assert_eq!(with(queues), Err(DeviceError::Pairs(queues)));
         }
+    }
+
+    /// A body with so many descriptors, and the VM's view on it.
+    fn handed(body: &str, count: usize) -> (NetConfig, Result<NetSpec, DeviceError>) {
+        let mut body: NetConfig = serde_json::from_str(body).unwrap();
+        let open = |_| std::os::fd::OwnedFd::from(tempfile::tempfile().unwrap());
+        body.fds = Some(Fds::Here((0..count).map(open).collect::<Vec<_>>().into()));
+        (body.clone(), NetSpec::try_from(body))
+    }
+
+    #[test]
+    fn tap_that_was_handed_over_survives_the_way_in_and_out() {
+        let (body, spec) = handed(r#"{"id":"a","num_queues":4}"#, 2);
+
+        let spec = spec.unwrap();
+
+        assert_eq!(NetConfig::from(spec.clone()).fds, body.fds);
+        assert_eq!(NetSpec::try_from(NetConfig::from(spec.clone())), Ok(spec.clone()));
+        assert_eq!(spec.paths(), []);
+    }
+
+    #[test]
+    fn descriptors_are_as_many_as_pairs_and_in_place_of_a_name() {
+        let refused = |body, count| handed(body, count).1.unwrap_err();
+
+        let other = DeviceError::OtherPairs { given: 2, queues: 2 };
+        assert_eq!(refused("{}", 2), other);
+        assert_eq!(refused(r#"{"tap":"t"}"#, 1), DeviceError::TwoTaps);
+        assert_eq!(spec(r#"{"fds":[3]}"#), Err(DeviceError::NumbersOnly));
+        assert_eq!(spec("{}"), Err(DeviceError::NoTap));
+        assert!(other.to_string().ends_with("num_queues 4"), "{other}");
     }
 
     #[test]

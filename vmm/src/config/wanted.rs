@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use api::descriptors::Handed;
 use devices::pci::{Segment, Slot};
 use devices::virtio::vsock::NODE;
 
@@ -9,7 +10,7 @@ use super::balloon::BalloonSpec;
 use super::console::ConsoleSpec;
 use super::device::{DeviceId, DeviceSpec, NoSegment};
 use super::disk::DiskSpec;
-use super::net::NetSpec;
+use super::net::{NetSpec, Tap};
 use super::rng::RngSpec;
 use super::user_device::UserDeviceSpec;
 use super::vsock::VsockSpec;
@@ -87,7 +88,7 @@ impl Wanted {
         match self {
             Self::Host(spec) => &spec.path,
             Self::Disk(spec) => &spec.path,
-            Self::Net(spec) => Path::new(&spec.tap),
+            Self::Net(spec) => Path::new(spec.tap.name()),
             Self::Rng(spec) => &spec.source,
             Self::Vsock(_) => Path::new(NODE),
             Self::Served(spec) => &spec.socket,
@@ -119,6 +120,21 @@ impl Wanted {
             | Self::Rng(_)
             | Self::Vsock(_)
             | Self::Served(_)
+            | Self::Console(_) => None,
+        }
+    }
+
+    /// Descriptors that were handed over for it.
+    pub fn handed(&self) -> Option<&Handed> {
+        match self {
+            Self::Net(NetSpec { tap: Tap::Given(handed), .. }) => Some(handed),
+            Self::Host(_)
+            | Self::Disk(_)
+            | Self::Net(_)
+            | Self::Rng(_)
+            | Self::Vsock(_)
+            | Self::Served(_)
+            | Self::Balloon(_)
             | Self::Console(_) => None,
         }
     }

@@ -95,6 +95,10 @@ impl AddError {
                 | DeviceError::Pairs(_)
                 | DeviceError::QueueSize(_)
                 | DeviceError::Tap(_)
+                | DeviceError::NoTap
+                | DeviceError::TwoTaps
+                | DeviceError::NumbersOnly
+                | DeviceError::OtherPairs { .. }
                 | DeviceError::Mac(_)
                 | DeviceError::Cid(_)
                 | DeviceError::Balloon(_)
@@ -173,7 +177,11 @@ fn disk_class(error: &OpenError) -> (Status, &'static str) {
 fn tap_class(error: &TapError) -> (Status, &'static str) {
     match error {
         TapError::Busy => (Status::BadRequest, code::DEVICE_IN_USE),
-        TapError::Kind | TapError::Single => (Status::BadRequest, code::DEVICE_BAD_PATH),
+        TapError::Kind
+        | TapError::Single
+        | TapError::NoTap(_)
+        | TapError::Without(..)
+        | TapError::Two(..) => (Status::BadRequest, code::DEVICE_BAD_PATH),
         TapError::Denied => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(error) if denied(error) => (Status::Internal, code::DEVICE_PERMISSION),
         TapError::Open(_) | TapError::Attach(_) => (Status::Internal, code::DEVICE_HOST_FAILED),

@@ -21,7 +21,7 @@ use super::{AddError, Host};
 use crate::config::balloon::BalloonSpec;
 use crate::config::device::DeviceId;
 use crate::config::disk::DiskSpec;
-use crate::config::net::NetSpec;
+use crate::config::net::{NetSpec, Tap};
 use crate::config::rng::RngSpec;
 use crate::config::vsock::VsockSpec;
 use crate::kvm::doorbells::IoEvents;
@@ -58,7 +58,11 @@ pub(super) fn net(
     host: &Host,
 ) -> Result<Built, AddError> {
     let NetSpec { tap, mac, pairs, queue_size, offloads, vhost, .. } = spec;
-    let taps = net::open(&tap, pairs).map_err(|error| AddError::Tap(tap, error))?;
+    let taps = match &tap {
+        Tap::Named(name) => net::open(name, pairs),
+        Tap::Given(handed) => net::take(handed.iter()),
+    };
+    let taps = taps.map_err(|error| AddError::Tap(tap.name().to_owned(), error))?;
     let card = Card { mac, offloads, entries: queue_size };
     let net = Net::new(taps, id.to_string(), card).map_err(AddError::Queues)?;
     if vhost {

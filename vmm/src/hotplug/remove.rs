@@ -12,6 +12,7 @@ use devices::pci::bus::Reservation;
 use super::occupant::Occupant;
 use super::{Bay, Device, Finished, Stage};
 use crate::config::device::{DeviceError, DeviceId};
+use crate::config::wanted::Wanted;
 use crate::events::Poster;
 use crate::monitor::DeviceNotice;
 
@@ -113,16 +114,18 @@ impl Bay {
         true
     }
 
-    /// The host has a device back.
-    pub fn gone(&mut self, id: &DeviceId, place: Reservation) {
+    /// The host has a device back. Returns what it was made of: descriptors that were handed over
+    /// are still open with it.
+    pub fn gone(&mut self, id: &DeviceId, place: Reservation) -> Option<Wanted> {
         log::info!("device {id} is gone");
-        let Some(device) = self.devices.remove(id) else { return };
+        let device = self.devices.remove(id)?;
         self.roots.stale().keep(device.address, place);
         if let Stage::Leaving(waiters) = device.stage {
             let address = device.address.to_string();
             self.monitor.tell_of(id.as_str(), DeviceNotice::Removed(&address));
             waiters.into_iter().for_each(Waiter::content);
         }
+        Some(device.spec)
     }
 
     /// Asks the guest for a device, or reminds it; with `force`, does not wait for it.

@@ -8,7 +8,9 @@ use super::{Error, Stage, Vm, Vmm};
 use crate::arch::x86_64::registers::Entry;
 use crate::boot;
 use crate::config::device::DeviceId;
+use crate::config::wanted::Wanted;
 use crate::hotplug::{AddError, Built, Finished};
+use crate::workers;
 
 impl Vmm {
     /// Takes over what workers have finished.
@@ -50,10 +52,24 @@ impl Vmm {
     }
 
     fn gone(&mut self, id: &DeviceId, place: Reservation) {
-        if let Some(machine) = self.vm.as_mut().and_then(|vm| vm.stage.booted()) {
-            machine.bay.gone(id, place);
+        if let Some(vm) = &mut self.vm
+            && let Some(machine) = vm.stage.booted()
+            && let Some(was) = machine.bay.gone(id, place)
+            && let Some(handed) = was.handed()
+        {
+            vm.spec.devices.retain(|other| other.handed() != Some(handed));
+            self.close(was);
         }
         self.are_quiet(std::slice::from_ref(id));
+    }
+
+    /// Closes what was handed over: a tap that nobody else has takes its interface along, and
+    /// the kernel its time.
+    fn close(&self, what: Wanted) {
+        if let Err(error) = workers::detach(&self.filters, move || drop(what)) {
+            // It was dropped with the job, here and now.
+            log::warn!("descriptors were closed on the event loop: {error}");
+        }
     }
 
     fn loaded(&mut self, boot: u64, outcome: Result<Entry, boot::Error>) {

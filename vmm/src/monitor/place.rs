@@ -7,6 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use api::cli::hotbay::EventMonitor;
+use api::descriptors;
 
 use super::sys;
 
@@ -37,7 +38,7 @@ pub fn open(place: &EventMonitor) -> Result<File, OpenError> {
             file.and_then(sys::unblocked).map_err(|error| OpenError::Path(path.clone(), error))
         }
         EventMonitor::Fd(fd) => {
-            let file = sys::inherited(*fd).and_then(sys::unblocked);
+            let file = descriptors::inherited(*fd).map(File::from).and_then(sys::unblocked);
             file.map_err(|error| OpenError::Descriptor(*fd, error))
         }
     }

@@ -1,16 +1,9 @@
-//! Descriptors as the kernel sees them: taken over, made not to block, waited for.
+//! Descriptors as the kernel sees them: made not to block, waited for.
 #![expect(unsafe_code, reason = "descriptor flags and poll(2) have no safe form")]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-
-/// Takes over a descriptor that whoever started us has passed on.
-pub(super) fn inherited(fd: RawFd) -> io::Result<File> {
-    set(fd, libc::F_SETFD, libc::FD_CLOEXEC)?;
-    // SAFETY: it is open, and whoever named it on the command line gave it to us.
-    Ok(unsafe { File::from_raw_fd(fd) })
-}
+use std::os::fd::{AsRawFd, RawFd};
 
 /// Writing to it does not block from here on.
 pub(super) fn unblocked(file: File) -> io::Result<File> {

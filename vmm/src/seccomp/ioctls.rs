@@ -134,6 +134,7 @@ requests! {
     TIOCGPTN = libc::TIOCGPTN;
     TIOCSPTLCK = libc::TIOCSPTLCK;
     // linux/if_tun.h.
+    TUNGETIFF = ioctl_expr(_IOC_READ, b'T' as u32, 210, 4);
     TUNSETIFF = ioctl_expr(_IOC_WRITE, b'T' as u32, 202, 4);
     TUNSETOFFLOAD = ioctl_expr(_IOC_WRITE, b'T' as u32, 208, 4);
     TUNSETVNETHDRSZ = ioctl_expr(_IOC_WRITE, b'T' as u32, 216, 4);

@@ -2,10 +2,12 @@
 
 use crate::cli::Misuse;
 use crate::cli::options::{Key, Kind, body, object};
+use crate::descriptors::Fds;
 use crate::schema::net::NetConfig;
 
 const NET: &[Key] = &[
     Key("tap", "tap", Kind::Text),
+    Key("fd", "fds", Kind::Numbers),
     Key("id", "id", Kind::Text),
     Key("mac", "mac", Kind::Text),
     Key("num_queues", "num_queues", Kind::Number),
@@ -25,7 +27,20 @@ const NET: &[Key] = &[
     Key("socket", "vhost_socket", Kind::Text),
 ];
 
+/// Takes over the descriptors that the option names.
+pub(in crate::cli) fn take_over(
+    option: &str,
+    text: &str,
+    card: &mut NetConfig,
+) -> Result<(), Misuse> {
+    let taken = card.fds.as_mut().map_or(Ok(()), Fds::take_over);
+    taken.map_err(|error| Misuse(format!("{option} {text}: cannot take the descriptor: {error}")))
+}
+
 /// A network card, as the option describes it.
 pub(in crate::cli) fn net(option: &str, text: &str) -> Result<NetConfig, Misuse> {
-    body(option, text, object(option, text, NET)?)
+    let mut fields = object(option, text, NET)?;
+    let numbers = fields.remove("fds").map(|numbers| body(option, text, numbers)).transpose()?;
+    let card: NetConfig = body(option, text, fields)?;
+    Ok(NetConfig { fds: numbers.map(Fds::Numbers), ..card })
 }

@@ -1,7 +1,9 @@
 //! Command lines of cloud-hypervisor's users, and mistakes in them.
 
 use super::*;
+use crate::descriptors::Fds;
 use crate::schema::landlock::LandlockAccess;
+use crate::schema::net::NetConfig;
 use crate::schema::prefault::Prefault;
 
 fn parsed(line: &str) -> HotbayArgs {
@@ -196,7 +198,11 @@ fn disks_cards_sockets_and_random_numbers_are_read_as_cloud_hypervisor_reads_the
     let balloon = vm.balloon.unwrap();
     assert_eq!((balloon.size, balloon.free_page_reporting), (64 << 20, true));
     let cards = vm.net.unwrap();
-    assert_eq!((cards[0].tap.as_str(), cards[0].offload_tso), ("t0", false));
+    assert_eq!((cards[0].tap.as_deref(), cards[0].offload_tso), (Some("t0"), false));
+    let handed = parsed("hotbay --kernel /k --net fd=3 fd=[4,5],num_queues=4").vm.unwrap().net;
+    let numbers = |card: &NetConfig| card.fds.clone();
+    let expected = [vec![3], vec![4, 5]].map(|fds| Some(Fds::Numbers(fds)));
+    assert_eq!(handed.unwrap().iter().map(numbers).collect::<Vec<_>>(), expected);
     let disks = vm.disks.unwrap();
 
     assert_eq!((disks[0].readonly, disks[0].num_queues, disks[1].direct), (true, 2, true));

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use serde_json::json;
 
 use super::super::Misuse;
-use super::super::hotbay::{device, disk, net, user_device, vsock};
+use super::super::hotbay::{device, disk, net, take_over, user_device, vsock};
 use super::super::options::bytes;
 use super::foreign::Theirs;
 use super::show::Show;
@@ -205,7 +205,11 @@ impl Ours {
                 Request::AddDevice(device("add-device", &device_config)?)
             }
             Self::AddDisk { disk_config } => Request::AddDisk(disk("add-disk", &disk_config)?),
-            Self::AddNet { net_config } => Request::AddNet(net("add-net", &net_config)?),
+            Self::AddNet { net_config } => {
+                let mut card = net("add-net", &net_config)?;
+                take_over("add-net", &net_config, &mut card)?;
+                Request::AddNet(card)
+            }
             Self::AddVsock { vsock_config } => {
                 Request::AddVsock(vsock("add-vsock", &vsock_config)?)
             }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::{HEADER, sys};
@@ -32,6 +33,20 @@ pub enum TapError {
          dev NAME mode tap user USER"
     )]
     Denied,
+    /// Something else than a tap's queue was handed over.
+    #[error(
+        "descriptor {0} of it, counted from 0, is no tap; before it is handed over, /dev/net/tun is opened \
+         and made one with TUNSETIFF"
+    )]
+    NoTap(usize),
+    /// It was not opened as it has to be.
+    #[error(
+        "{0} was not opened with {1}; open it with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, several queues of it with IFF_MULTI_QUEUE too"
+    )]
+    Without(String, &'static str),
+    /// Queues of two.
+    #[error("its queues are of {0} and of {1}; a card has one tap")]
+    Two(String, String),
     /// The kernel's reason.
     #[error("the host does not hand it out")]
     Attach(#[source] io::Error),
@@ -68,4 +83,55 @@ pub fn open(name: &str, queues: u16) -> Result<Vec<File>, TapError> {
         Ok(tap)
     };
     (0..queues).map(attach).collect()
+}
+
+/// The tap whose queues somebody has opened and handed over, one or more. The tap puts packets
+/// into the first one only.
+///
+/// # Errors
+/// They are no queues of one tap, or not opened as they have to be.
+pub fn take<'given>(
+    given: impl ExactSizeIterator<Item = BorrowedFd<'given>>,
+) -> Result<Vec<File>, TapError> {
+    let several = given.len() > 1;
+    let mut tap = None;
+    let queue = |(number, fd): (usize, BorrowedFd<'given>)| {
+        let file = File::from(fd.try_clone_to_owned().map_err(TapError::Attach)?);
+        let opened = sys::opened(&file, several).map_err(|_| TapError::NoTap(number))?;
+        let name = tap.get_or_insert_with(|| opened.name.clone());
+        if *name != opened.name {
+            return Err(TapError::Two(name.clone(), opened.name));
+        }
+        if let Some(flag) = opened.lacks {
+            return Err(TapError::Without(opened.name, flag));
+        }
+        sys::unblock(&file).map_err(TapError::Attach)?;
+        sys::set_header(&file, HEADER.into()).map_err(TapError::Attach)?;
+        if several {
+            match sys::set_queue(&file, number == 0) {
+                // A VM before this one has left it so.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                outcome => outcome.map_err(TapError::Attach)?,
+            }
+        }
+        Ok(file)
+    };
+    given.enumerate().map(queue).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_tap_is_refused_by_its_place() {
+        let (null, file) = (File::open("/dev/null").unwrap(), tempfile::tempfile().unwrap());
+
+        for given in [vec![&null], vec![&file, &null]] {
+            let refused = take(given.into_iter().map(AsFd::as_fd)).unwrap_err();
+            assert!(matches!(refused, TapError::NoTap(0)), "{refused}");
+        }
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use api::schema::disk::DiskConfig;
+use api::schema::disk::{DiskConfig, ImageType};
 use devices::pci::{Segment, Slot};
 use devices::virtio::MOST_QUEUES;
-use devices::virtio::block::{Access, SERIAL};
+use devices::virtio::block::{Access, Format, SERIAL};
 
 use super::device::{DeviceError, DeviceId, segment, slot};
 use crate::sandbox::{Grant, Purpose};
@@ -52,6 +52,11 @@ impl From<DiskSpec> for DiskConfig {
             id: id.map(|id| id.to_string()),
             readonly: access.readonly,
             direct: access.direct,
+            image_type: match access.format {
+                Format::Unsaid => ImageType::Unknown,
+                Format::Raw => ImageType::Raw,
+                Format::Qcow2 => ImageType::Qcow2,
+            },
             num_queues: queues.into(),
             queue_size,
             serial,
@@ -71,6 +76,7 @@ impl TryFrom<DiskConfig> for DiskSpec {
             id,
             readonly,
             direct,
+            image_type,
             num_queues,
             queue_size,
             serial,
@@ -81,10 +87,15 @@ impl TryFrom<DiskConfig> for DiskSpec {
         if let Some(long) = serial.as_ref().filter(|serial| serial.len() > SERIAL) {
             return Err(DeviceError::Serial(long.clone()));
         }
+        let format = match image_type {
+            ImageType::Unknown => Format::Unsaid,
+            ImageType::Raw => Format::Raw,
+            ImageType::Qcow2 => Format::Qcow2,
+        };
         Ok(Self {
             id: id.map(DeviceId::try_from).transpose()?,
             path,
-            access: Access { readonly, direct },
+            access: Access { readonly, direct, format },
             queues: queues.ok_or(DeviceError::Queues(num_queues))?,
             queue_size: self::queue_size(queue_size)?,
             serial,
@@ -111,7 +122,7 @@ mod tests {
 
     #[test]
     fn disk_survives_the_way_in_and_out() {
-        let body = r#","id":"a","readonly":true,"num_queues":3,"serial":"s","pci_device_id":4"#;
+        let body = r#","id":"a","readonly":true,"image_type":"Qcow2","num_queues":3,"serial":"s","pci_device_id":4"#;
         let there = spec(body).unwrap();
 
         let again = DiskSpec::try_from(DiskConfig::from(there.clone())).unwrap();

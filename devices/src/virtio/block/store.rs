@@ -1,4 +1,4 @@
-//! Where a disk's bytes are: a raw image or a block device of the host.
+//! Where a disk's bytes are: a raw image, a block device of the host, or a qcow2 image.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
@@ -8,10 +8,14 @@ use std::path::Path;
 use vm_memory::VolatileSlice;
 
 use super::SECTOR;
+use super::qcow2::{self, Image};
 use super::sys::{self, Erase};
 
 /// Zeros to write where the host knows no better way.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// What `direct` reads at least.
+const PAGE: usize = 4096;
 
 /// How a disk is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,20 @@ pub struct Access {
     pub readonly: bool,
     /// Past the host's page cache.
     pub direct: bool,
+    /// What the bytes mean.
+    pub format: Format,
+}
+
+/// What the bytes of a file mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Nobody has said it: they are the disk's, unless they begin as a qcow2 image does.
+    #[default]
+    Unsaid,
+    /// They are the disk's.
+    Raw,
+    /// A qcow2 image.
+    Qcow2,
 }
 
 /// Why there is no disk.
@@ -44,6 +62,18 @@ pub enum OpenError {
         "cannot lock it; readonly=on needs a lock too, so put it on a file system that has them"
     )]
     Lock(#[source] io::Error),
+    /// What it is taken for decides what a guest reads, and a guest that writes such a beginning
+    /// must not decide.
+    #[error(
+        "it begins as a qcow2 image does; say image_type Qcow2 if it is one, or Raw if it is to be taken byte for byte"
+    )]
+    Unsaid,
+    /// Not such a one.
+    #[error(
+        "it is no qcow2 image that can be used: one with a backing file or an external data file is not opened \
+         (make one without: qemu-img convert -O qcow2)"
+    )]
+    Qcow2(#[source] io::Error),
     /// The host does not say.
     #[error("cannot find out what it is")]
     Inspect(#[source] io::Error),
@@ -58,12 +88,19 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// An open image or device, which nobody else writes meanwhile.
-#[derive(Debug)]
 pub struct Store {
-    file: File,
+    medium: Medium,
     access: Access,
     sectors: u64,
     block_size: u32,
+}
+
+/// Where its bytes are.
+enum Medium {
+    /// In this file, at the same place.
+    Raw(File),
+    /// In this image, wherever it has them.
+    Qcow2(Image),
 }
 
 impl Store {
@@ -84,13 +121,24 @@ impl Store {
             TryLockError::WouldBlock => OpenError::Taken,
             TryLockError::Error(error) => OpenError::Lock(error),
         })?;
-        let bytes = file.seek(SeekFrom::End(0)).map_err(OpenError::Inspect)?;
+        let mut bytes = file.seek(SeekFrom::End(0)).map_err(OpenError::Inspect)?;
+        let aligned = if access.direct { sys::direct_alignment(&file) } else { 0 };
+        let block_size = aligned.max(512);
+        let medium = match access.format {
+            Format::Qcow2 => {
+                let image = Image::open(file, access).map_err(OpenError::Qcow2)?;
+                bytes = image.bytes();
+                Medium::Qcow2(image)
+            }
+            Format::Unsaid if begins_as_qcow2(&file).map_err(OpenError::Inspect)? => {
+                return Err(OpenError::Unsaid);
+            }
+            Format::Unsaid | Format::Raw => Medium::Raw(file),
+        };
         if bytes < SECTOR {
             return Err(OpenError::Empty(bytes));
         }
-        let aligned = if access.direct { sys::direct_alignment(&file) } else { 0 };
-        let block_size = aligned.max(512);
-        Ok(Self { file, access, sectors: bytes / SECTOR, block_size })
+        Ok(Self { medium, access, sectors: bytes / SECTOR, block_size })
     }
 
     /// Its size.
@@ -116,31 +164,49 @@ impl Store {
     /// Fills `slices` from byte `at` on. An end of the file before theirs is an error:
     /// it has become shorter.
     pub(super) fn read(&self, at: u64, slices: &[VolatileSlice<'_>]) -> io::Result<()> {
-        let read = |at, slices: &[VolatileSlice<'_>]| sys::read(&self.file, at, slices);
+        let file = match &self.medium {
+            Medium::Raw(file) => file,
+            Medium::Qcow2(image) => return image.read(at, slices),
+        };
+        let read = |at, slices: &[VolatileSlice<'_>]| sys::read(file, at, slices);
         each(at, slices, io::ErrorKind::UnexpectedEof, read)
     }
 
     /// Writes `slices` from byte `at` on.
     pub(super) fn write(&self, at: u64, slices: &[VolatileSlice<'_>]) -> io::Result<()> {
-        let write = |at, slices: &[VolatileSlice<'_>]| sys::write(&self.file, at, slices);
+        let file = match &self.medium {
+            Medium::Raw(file) => file,
+            Medium::Qcow2(image) => return image.write(at, slices),
+        };
+        let write = |at, slices: &[VolatileSlice<'_>]| sys::write(file, at, slices);
         each(at, slices, io::ErrorKind::WriteZero, write)
     }
 
     /// What was written is on the medium.
     pub(super) fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        match &self.medium {
+            Medium::Raw(file) => file.sync_data(),
+            Medium::Qcow2(image) => image.flush(),
+        }
     }
 
     /// Gives up what holds these bytes.
     pub(super) fn discard(&self, at: u64, length: u64) -> io::Result<()> {
-        sys::erase(&self.file, Erase::Punch, at, length)
+        match &self.medium {
+            Medium::Raw(file) => sys::erase(file, Erase::Punch, at, length),
+            Medium::Qcow2(image) => image.discard(at, length),
+        }
     }
 
     /// Makes these bytes zeros, in the quickest way that there is.
     pub(super) fn zero(&self, at: u64, length: u64, unmap: bool) -> io::Result<()> {
+        let file = match &self.medium {
+            Medium::Raw(file) => file,
+            Medium::Qcow2(image) => return image.zero(at, length),
+        };
         let ways = [Erase::Punch, Erase::Zero];
         for way in if unmap { &ways[..] } else { &ways[1..] } {
-            match sys::erase(&self.file, *way, at, length) {
+            match sys::erase(file, *way, at, length) {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                 outcome => return outcome,
             }
@@ -149,8 +215,17 @@ impl Store {
         let pieces = (at..end).step_by(ZEROS.len());
         let most = ZEROS.len() as u64;
         let size = |at: u64| usize::try_from((end - at).min(most)).unwrap_or(ZEROS.len());
-        pieces.into_iter().try_for_each(|at| self.file.write_all_at(&ZEROS[..size(at)], at))
+        pieces.into_iter().try_for_each(|at| file.write_all_at(&ZEROS[..size(at)], at))
     }
+}
+
+/// Whether a file's first bytes are those of a qcow2 image.
+fn begins_as_qcow2(file: &File) -> io::Result<bool> {
+    // Room for a page that begins at one, as `direct` wants it.
+    let mut room = vec![0; 2 * PAGE];
+    let start = room.as_ptr().align_offset(PAGE).min(PAGE);
+    let count = file.read_at(&mut room[start..start + PAGE], 0)?;
+    Ok(room[start..start + count].starts_with(&qcow2::MAGIC))
 }
 
 /// Repeats `step`, which does a part, until all of `slices` are done; nothing done is

@@ -51,12 +51,13 @@ fn zeros_are_written_where_nothing_better_is_offered() {
     // A memory file system has holes, but knows no other way to make zeros.
     let file = tempfile::tempfile_in("/dev/shm").unwrap();
     file.write_all_at(&[0xff; 200_000], 0).unwrap();
-    let store = Store { file, access: Access::default(), sectors: 300, block_size: 512 };
+    let medium = Medium::Raw(file.try_clone().unwrap());
+    let store = Store { medium, access: Access::default(), sectors: 300, block_size: 512 };
 
     store.zero(512, 150_000, false).unwrap();
 
     let mut data = vec![1; 200_000];
-    store.file.read_exact_at(&mut data, 0).unwrap();
+    file.read_exact_at(&mut data, 0).unwrap();
     assert!(data[512..150_512].iter().all(|byte| *byte == 0));
     assert!(data[..512].iter().chain(&data[150_512..]).all(|byte| *byte == 0xff));
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::schema::balloon::VmResize;
 use crate::schema::device::{AddDevice, RemoveDevice};
-use crate::schema::disk::DiskConfig;
+use crate::schema::disk::{DiskConfig, ImageType};
 use crate::schema::events::Follow;
 use crate::schema::interrupts::TestInterrupt;
 use crate::schema::net::NetConfig;
@@ -54,6 +54,7 @@ fn every_request() -> Vec<Request> {
         id: Some("disk0".to_owned()),
         readonly: true,
         direct: false,
+        image_type: ImageType::Qcow2,
         num_queues: 2,
         queue_size: 256,
         serial: Some("a".to_owned()),

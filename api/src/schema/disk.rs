@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::known::{Table, knows};
 
-/// A disk of the guest: a raw image or a block device of the host.
+/// A disk of the guest: an image or a block device of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct DiskConfig {
@@ -21,6 +21,9 @@ pub struct DiskConfig {
     /// Reads and writes go past the host's page cache.
     #[serde(default)]
     pub direct: bool,
+    /// What the image is.
+    #[serde(default)]
+    pub image_type: ImageType,
     /// Queues, each with a thread of its own: 1 to 64.
     #[serde(default = "default_num_queues")]
     pub num_queues: usize,
@@ -38,6 +41,22 @@ pub struct DiskConfig {
     pub pci_device_id: Option<u8>,
 }
 
+/// What the bytes of an image mean.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageType {
+    /// Raw; one that begins as a qcow2 image does is refused.
+    #[default]
+    Unknown,
+    /// They are the disk's, whatever they are.
+    Raw,
+    /// QEMU's format, refused with what to do.
+    Qcow2,
+    /// Connectix' formats, refused too.
+    FixedVhd,
+    /// As above.
+    Vhdx,
+}
+
 fn default_num_queues() -> usize {
     1
 }
@@ -50,7 +69,6 @@ pub(super) const KNOWN: Table = &[
     ("backing_files", "false"),
     ("disable_aio", "false"),
     ("disable_io_uring", "false"),
-    ("image_type", r#""Unknown""#),
     ("iommu", "false"),
     ("lock_granularity", r#""ByteRange""#),
     ("queue_affinity", "null"),

@@ -7,7 +7,7 @@ use api::schema::balloon::{BalloonConfig, VmResize};
 use api::schema::console::{ConsoleConfig, ConsoleMode};
 use api::schema::cpus::CpusConfig;
 use api::schema::device::{AddDevice, PciDeviceInfo, RemoveDevice};
-use api::schema::disk::DiskConfig;
+use api::schema::disk::{DiskConfig, ImageType};
 use api::schema::events::{Event, Events};
 use api::schema::info::{
     AddPhase, AddProgress, DeviceNode, DeviceReset, DeviceState, PciBarType, ResetResult, Resource,
@@ -153,6 +153,7 @@ fn full_config() -> VmConfig {
             id: Some("a".to_owned()),
             readonly: true,
             direct: true,
+            image_type: ImageType::Raw,
             num_queues: 1,
             queue_size: 128,
             serial: Some("a".to_owned()),

@@ -21,7 +21,7 @@ use virtio_bindings::virtio_blk::{
 use crate::virtio::chain::Buffers;
 use crate::virtio::{Device, Identity, Served};
 use request::Status;
-pub use store::{Access, OpenError, Store};
+pub use store::{Access, Format, OpenError, Store};
 
 /// Bytes of a sector, the unit of positions and of the capacity, whatever the block size.
 pub const SECTOR: u64 = 512;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use api::schema::device::AddDevice;
+use api::schema::disk::ImageType;
 use devices::pci::{Segment, Slot};
 use devices::vfio::interrupts::Choices;
 use devices::virtio::net::MOST_PAIRS;
@@ -81,6 +82,11 @@ pub enum DeviceError {
         "tap {0:?} is no name of an interface: 1 to 15 letters, digits and signs, but none of / % :"
     )]
     Tap(String),
+    /// Cloud Hypervisor has them.
+    #[error(
+        "image_type {0:?} is not offered; make a raw image of it (qemu-img convert -O raw) and say Raw"
+    )]
+    Image(ImageType),
     /// Neither a name nor descriptors.
     #[error("a network card needs `tap`, a name, or the descriptors of one (SCM_RIGHTS, or fd=N)")]
     NoTap,

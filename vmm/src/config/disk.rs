@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use api::schema::disk::DiskConfig;
+use api::schema::disk::{DiskConfig, ImageType};
 use devices::pci::{Segment, Slot};
 use devices::virtio::MOST_QUEUES;
-use devices::virtio::block::{Access, SERIAL};
+use devices::virtio::block::{Access, Format, SERIAL};
 
 use super::device::{DeviceError, DeviceId, segment, slot};
 use crate::sandbox::{Grant, Purpose};
@@ -52,6 +52,10 @@ impl From<DiskSpec> for DiskConfig {
             id: id.map(|id| id.to_string()),
             readonly: access.readonly,
             direct: access.direct,
+            image_type: match access.format {
+                Format::Unsaid => ImageType::Unknown,
+                Format::Raw => ImageType::Raw,
+            },
             num_queues: queues.into(),
             queue_size,
             serial,
@@ -71,6 +75,7 @@ impl TryFrom<DiskConfig> for DiskSpec {
             id,
             readonly,
             direct,
+            image_type,
             num_queues,
             queue_size,
             serial,
@@ -81,10 +86,17 @@ impl TryFrom<DiskConfig> for DiskSpec {
         if let Some(long) = serial.as_ref().filter(|serial| serial.len() > SERIAL) {
             return Err(DeviceError::Serial(long.clone()));
         }
+        let format = match image_type {
+            ImageType::Unknown => Format::Unsaid,
+            ImageType::Raw => Format::Raw,
+            ImageType::Qcow2 | ImageType::FixedVhd | ImageType::Vhdx => {
+                return Err(DeviceError::Image(image_type));
+            }
+        };
         Ok(Self {
             id: id.map(DeviceId::try_from).transpose()?,
             path,
-            access: Access { readonly, direct },
+            access: Access { readonly, direct, format },
             queues: queues.ok_or(DeviceError::Queues(num_queues))?,
             queue_size: self::queue_size(queue_size)?,
             serial,
@@ -111,7 +123,7 @@ mod tests {
 
     #[test]
     fn disk_survives_the_way_in_and_out() {
-        let body = r#","id":"a","readonly":true,"num_queues":3,"serial":"s","pci_device_id":4"#;
+        let body = r#","id":"a","readonly":true,"image_type":"Raw","num_queues":3,"serial":"s","pci_device_id":4"#;
         let there = spec(body).unwrap();
 
         let again = DiskSpec::try_from(DiskConfig::from(there.clone())).unwrap();
@@ -131,6 +143,14 @@ mod tests {
             assert_eq!(refused, Err(DeviceError::QueueSize(size)));
         }
         assert_eq!(spec(r#","queue_size":32768"#).map(|spec| spec.queue_size), Ok(32768));
+    }
+
+    #[test]
+    fn image_that_is_not_raw_is_refused_by_its_type() {
+        let refused = spec(r#","image_type":"Qcow2""#).unwrap_err();
+
+        assert_eq!(refused, DeviceError::Image(ImageType::Qcow2));
+        assert!(refused.to_string().contains("qemu-img convert -O raw"), "{refused}");
     }
 
     #[test]

@@ -95,6 +95,7 @@ impl AddError {
                 | DeviceError::Pairs(_)
                 | DeviceError::QueueSize(_)
                 | DeviceError::Tap(_)
+                | DeviceError::Image(_)
                 | DeviceError::NoTap
                 | DeviceError::TwoTaps
                 | DeviceError::NumbersOnly
@@ -168,7 +169,9 @@ fn attach_class(error: &AttachError) -> (Status, &'static str) {
 fn disk_class(error: &OpenError) -> (Status, &'static str) {
     match error {
         OpenError::Open(error) => open_class(error),
-        OpenError::NoDisk | OpenError::Empty(_) => (Status::BadRequest, code::DEVICE_BAD_PATH),
+        OpenError::NoDisk | OpenError::Empty(_) | OpenError::Qcow2 => {
+            (Status::BadRequest, code::DEVICE_BAD_PATH)
+        }
         OpenError::Taken => (Status::BadRequest, code::DEVICE_IN_USE),
         OpenError::Lock(_) | OpenError::Inspect(_) => (Status::Internal, code::DEVICE_HOST_FAILED),
     }

@@ -22,8 +22,15 @@ const DISK: &[Key] = &[
     Key("backing_files", "backing_files", Kind::Switch),
     Key("sparse", "sparse", Kind::Switch),
     Key("rate_limit_group", "rate_limit_group", Kind::Text),
-    // A raw image is what hotbay takes every file for.
-    Key("image_type", "image_type", Kind::Word(&[("raw", "Unknown"), ("unknown", "Unknown")])),
+    Key("image_type", "image_type", Kind::Word(IMAGE_TYPES)),
+];
+
+const IMAGE_TYPES: &[(&str, &str)] = &[
+    ("raw", "Raw"),
+    ("unknown", "Unknown"),
+    ("qcow2", "Qcow2"),
+    ("fixed_vhd", "FixedVhd"),
+    ("vhdx", "Vhdx"),
 ];
 
 /// A disk, as the option describes it.

@@ -13,6 +13,11 @@ use super::sys::{self, Erase};
 /// Zeros to write where the host knows no better way.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// What `direct` reads at least.
+const PAGE: usize = 4096;
+/// What a qcow2 image begins with (QEMU's `docs/interop/qcow2.txt`).
+const QCOW2: &[u8] = b"QFI\xfb";
+
 /// How a disk is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
@@ -20,6 +25,18 @@ pub struct Access {
     pub readonly: bool,
     /// Past the host's page cache.
     pub direct: bool,
+    /// What the bytes mean.
+    pub format: Format,
+}
+
+/// What the bytes of a file mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// They are the disk's, but nobody has said so: those of a qcow2 image are not taken.
+    #[default]
+    Unsaid,
+    /// They are the disk's, whatever they are.
+    Raw,
 }
 
 /// Why there is no disk.
@@ -44,6 +61,12 @@ pub enum OpenError {
         "cannot lock it; readonly=on needs a lock too, so put it on a file system that has them"
     )]
     Lock(#[source] io::Error),
+    /// A disk of such bytes is no use to a guest, unless they are its own.
+    #[error(
+        "it begins as a qcow2 image does; make a raw one of it (qemu-img convert -O raw), or say \
+         image_type Raw if the guest is to have it byte for byte"
+    )]
+    Qcow2,
     /// The host does not say.
     #[error("cannot find out what it is")]
     Inspect(#[source] io::Error),
@@ -87,6 +110,9 @@ impl Store {
         let bytes = file.seek(SeekFrom::End(0)).map_err(OpenError::Inspect)?;
         if bytes < SECTOR {
             return Err(OpenError::Empty(bytes));
+        }
+        if access.format == Format::Unsaid && begins_as_qcow2(&file).map_err(OpenError::Inspect)? {
+            return Err(OpenError::Qcow2);
         }
         let aligned = if access.direct { sys::direct_alignment(&file) } else { 0 };
         let block_size = aligned.max(512);
@@ -151,6 +177,15 @@ impl Store {
         let size = |at: u64| usize::try_from((end - at).min(most)).unwrap_or(ZEROS.len());
         pieces.into_iter().try_for_each(|at| self.file.write_all_at(&ZEROS[..size(at)], at))
     }
+}
+
+/// Whether a file's first bytes are those of a qcow2 image.
+fn begins_as_qcow2(file: &File) -> io::Result<bool> {
+    // Room for a page that begins at one, as `direct` wants it.
+    let mut room = vec![0; 2 * PAGE];
+    let start = room.as_ptr().align_offset(PAGE).min(PAGE);
+    let count = file.read_at(&mut room[start..start + PAGE], 0)?;
+    Ok(room[start..start + count].starts_with(QCOW2))
 }
 
 /// Repeats `step`, which does a part, until all of `slices` are done; nothing done is

@@ -191,7 +191,7 @@ fn image_that_has_become_shorter_is_an_error_of_the_hosts() {
 
 #[test]
 fn disk_that_is_read_only_says_so_and_is_not_written() {
-    let scene = scene(Access { readonly: true, direct: false });
+    let scene = scene(Access { readonly: true, ..Access::default() });
     scene.put(&[0; 512]);
     assert_eq!(scene.ask(VIRTIO_BLK_T_OUT, 1, (512, 0)), (IO_ERROR, 1));
     scene.put_range(1, 1, 0);
@@ -293,7 +293,7 @@ fn configuration_is_that_of_the_image() {
 #[test]
 fn image_is_one_disk_s_unless_all_only_read() {
     let (_folder, path) = image();
-    let reader = Access { readonly: true, direct: false };
+    let reader = Access { readonly: true, ..Access::default() };
     let first = Disk::open(&path, reader).unwrap();
     let second = Disk::open(&path, reader).unwrap();
     assert!(matches!(Disk::open(&path, Access::default()), Err(OpenError::Taken)));
@@ -304,9 +304,22 @@ fn image_is_one_disk_s_unless_all_only_read() {
 }
 
 #[test]
+fn qcow2_image_is_refused_unless_the_guest_is_to_have_its_bytes() {
+    let (_folder, path) = image();
+    File::options().write(true).open(&path).unwrap().write_all_at(b"QFI\xfb", 0).unwrap();
+    let open = |format| Disk::open(&path, Access { format, ..Access::default() });
+
+    let refused = open(Format::Unsaid).err().unwrap();
+    let taken = open(Format::Raw).unwrap();
+
+    assert!(matches!(refused, OpenError::Qcow2), "{refused}");
+    assert_eq!(taken.sectors(), IMAGE / SECTOR);
+}
+
+#[test]
 fn what_is_no_disk_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let open = |path: &Path| Disk::open(path, Access { readonly: true, direct: false });
+    let open = |path: &Path| Disk::open(path, Access { readonly: true, ..Access::default() });
     assert!(matches!(open(folder.path()), Err(OpenError::NoDisk)));
     assert!(matches!(open(Path::new("/dev/zero")), Err(OpenError::NoDisk)));
     assert!(matches!(open(&folder.path().join("none")), Err(OpenError::Open(_))));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Module groups of each crate, lowest first. A module may name groups before its own, never
 /// after: the graph of modules has no cycles. A module that is missing here has no place yet.
 const API: &[&str] =
-    &["schema", "request", "mailbox", "route", "server", "client", "cli", "openapi"];
+    &["descriptors", "schema", "request", "mailbox", "route", "server", "client", "cli", "openapi"];
 const DEVICES: &[&str] =
     &["io", "irq", "memory", "console", "space", "pci", "vfio", "virtio", "platform", "legacy"];
 const VMM: &[&str] = &[
